@@ -12,6 +12,8 @@
 
 """How Sphinx builds the documentation of glance_store."""
 
+import importlib.metadata
+
 extensions = [
     'sphinx.ext.autodoc',
     'sphinxcontrib.apidoc',
@@ -23,6 +25,9 @@ project = 'glance_store'
 copyright = 'OpenStack Foundation'
 master_doc = 'index'
 source_suffix = {'.rst': 'restructuredtext'}
+
+# The theme would ask git and count from 0.0.1 as long as there is no tag.
+release = version = importlib.metadata.version('glance_store')
 
 add_module_names = True
 pygments_style = 'native'
@@ -48,3 +53,4 @@ openstackdocs_repo_name = 'openstack/glance_store'
 openstackdocs_bug_project = 'glance-store'
 openstackdocs_bug_tag = ''
 openstackdocs_auto_name = False
+openstackdocs_auto_version = False
