@@ -1,0 +1,205 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which scheduler the calling thread has, when a stream yields, the trace.
+
+All that differs between green threads and native ones is in this module. It
+never imports eventlet: where nobody else has, there is no hub to yield to.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from glance_store.common import opts
+
+LOG = logging.getLogger(__name__)
+
+opts.register_opts(cfg.CONF)
+
+# A file's name in a log line is cut to as many characters.
+_NAME_LENGTH = 200
+
+
+def current_hub() -> Any:
+    """Return the calling thread's hub, or None where it has none.
+
+    eventlet's own ``get_hub`` would make one, which holds a descriptor for
+    epoll until the thread ends. There is no public way to only look, so this
+    looks where ``get_hub`` keeps it: a thread-local of that module, under
+    that name since long before the oldest eventlet this library admits. Its
+    ``__dict__`` is asked because a missing attribute of a thread-local costs
+    ten times as much.
+    """
+    hubs = sys.modules.get('eventlet.hubs')
+    local = getattr(hubs, '_threadlocal', None)
+    return None if local is None else local.__dict__.get('hub')
+
+
+def switch(hub: Any) -> None:
+    """Let every other green thread that is ready run once: a yield.
+
+    What ``eventlet.sleep(0)`` does, less finding the hub a second time. In
+    the hub's own green thread (a timer's callback, or a coroutine on the
+    asyncio hub) nothing can be yielded to, and nothing happens.
+    """
+    current = sys.modules['greenlet'].getcurrent()
+    if current is hub.greenlet:
+        return
+    timer = hub.schedule_call_global(0, current.switch)
+    try:
+        hub.switch()
+    finally:
+        timer.cancel()
+
+
+def name_of(source: Any) -> str:
+    """Return what the log calls *source*: its type, and a file's name.
+
+    The name is quoted, so that a line break in it does not begin a line of
+    its own. Anything else about *source* may be image data.
+    """
+    kind = type(source).__name__
+    try:
+        name = os.fsdecode(source.name)
+    except Exception:
+        return kind
+    return f'{kind} {name[:_NAME_LENGTH]!r}'
+
+
+def log(level: int, message: str, *args: object) -> None:
+    """Log without ever failing: a broken handler must not break a stream."""
+    with contextlib.suppress(Exception):
+        LOG.log(level, message, *args)
+
+
+# What a stream does after each chunk. Wanted: on a thread without a hub, or
+# before the interval is over, as near to nothing as can be; a yield at the
+# price of the switch; a trace that costs nothing while it is off. So a stream
+# asks due() first, and only when that is true puts the chunk where an
+# interruption cannot lose it and calls take(). Whether there is a trace is
+# settled when the stream is made: an untraced stream counts nothing.
+
+
+class Turns:
+    """When one stream yields: after each chunk, or once an interval."""
+
+    __slots__ = ('_interval', '_since')
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._since = time.monotonic() if interval else 0.0
+
+    def due(self) -> Any:
+        """Return what take() wants, or None where there is no turn now."""
+        hub = current_hub()
+        if self._interval and hub is not None:
+            if time.monotonic() - self._since < self._interval:
+                return None
+        return hub
+
+    def take(self, hub: Any, chunk: object) -> None:
+        """Yield to *hub*, *chunk* being the one that was just taken.
+
+        Whatever is thrown into the green thread meanwhile comes out here, so
+        the chunk must be in a safe place before the call.
+        """
+        try:
+            switch(hub)
+        finally:
+            if self._interval:
+                self._since = time.monotonic()
+
+    def end(self) -> None:
+        """Hear that the stream has ended; once or often is the same."""
+
+
+class TracedTurns(Turns):
+    """Turns that tell the log, at DEBUG, about each yield and the end."""
+
+    __slots__ = ('_away', '_bytes', '_chunks', '_ended', '_name', '_yields')
+
+    def __init__(self, interval: float, source: object) -> None:
+        super().__init__(interval)
+        self._name = name_of(source)
+        self._chunks = self._bytes = self._yields = 0
+        self._away = 0.0
+        self._ended = False
+
+    def due(self) -> Any:
+        return self
+
+    def take(self, _: Any, chunk: object) -> None:
+        size = _size_of(chunk)
+        if size != 0:
+            self._chunks += 1
+            self._bytes += size or 0
+        hub = super().due()
+        if hub is not None:
+            self._yield(hub, chunk)
+        elif size != 0 and self._chunks == 1 and current_hub() is None:
+            self._log('does not yield: this thread has no hub')
+
+    def _yield(self, hub: Any, chunk: object) -> None:
+        left = time.monotonic()
+        try:
+            super().take(hub, chunk)
+        finally:
+            away = time.monotonic() - left
+            self._yields += 1
+            self._away += away
+            self._log('yielded, away for %.6f s', away)
+
+    def end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._log(
+                'ended: yields: %d, away for %.6f s', self._yields, self._away
+            )
+
+    def _log(self, event: str, *args: object) -> None:
+        log(
+            logging.DEBUG,
+            f'%s: %d chunks, %d bytes: {event}',
+            self._name,
+            self._chunks,
+            self._bytes,
+            *args,
+        )
+
+
+def _size_of(chunk: object) -> int | None:
+    """Return how many bytes (of text: characters) *chunk* holds.
+
+    None is for an item that is no image data: it counts as a chunk, but its
+    bytes are not known.
+    """
+    if chunk is None:
+        return 0
+    if isinstance(chunk, memoryview):
+        return chunk.nbytes
+    if isinstance(chunk, bytes | bytearray | str):
+        return len(chunk)
+    return None
+
+
+def turns(source: object) -> Turns:
+    """Return the turns of a new stream over *source*."""
+    interval = cfg.CONF.glance_store.cooperative_yield_interval
+    if LOG.isEnabledFor(logging.DEBUG):
+        return TracedTurns(interval, source)
+    return Turns(interval)

@@ -1,0 +1,63 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of group ``[glance_store]``.
+
+Streams read them from ``cfg.CONF`` when they are made, so a change (they are
+mutable) is seen by the next stream and by none that is already under way.
+"""
+
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+GROUP = 'glance_store'
+
+OPTS = [
+    cfg.IntOpt(
+        'default_chunk_size',
+        default=65536,
+        min=1,
+        mutable=True,
+        help="""
+How many bytes a chunk holds where the caller names no ``chunk_size``.
+
+Small chunks make a stream yield often and cost more for each byte; large
+ones are cheaper, and keep everything else on the hub waiting for longer.
+""",
+    ),
+    cfg.FloatOpt(
+        'cooperative_yield_interval',
+        default=0,
+        min=0,
+        mutable=True,
+        help="""
+How long a stream may run between two cooperative yields, in seconds.
+
+0 yields after every chunk, which is the fairest. With 0.001 a stream keeps
+the hub for up to a millisecond and saves most of what yielding costs. The
+interval is each stream's own: with many streams at once, a green thread may
+wait for as many intervals as there are streams. Threads without a hub do not
+yield, whatever this option says.
+""",
+    ),
+]
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    """Return the options and their group, for the sample generator."""
+    return [(GROUP, OPTS)]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Make the options known to *conf*; once or often is the same."""
+    conf.register_opts(OPTS, group=GROUP)

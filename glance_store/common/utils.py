@@ -1,0 +1,601 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""System-level utilities and helper functions.
+
+What image stores stream through: helpers that cut a source into chunks, and
+wrappers that let the other green threads of a service run between two chunks
+while an image goes by. On native threads, which need no such help, they cost
+next to nothing.
+
+A few words are used in one sense only. The *hub* is eventlet's event loop,
+at most one for a native thread; what it schedules are *green threads*; a
+*yield* is a cooperative one, as ``eventlet.sleep(0)`` does. A *file-like* has
+a ``read``; an *iterable* has none, and ``iter()`` takes it.
+
+A yield can be interrupted, by an ``eventlet.Timeout``, a kill, or anything
+else thrown into the green thread. No wrapper here loses anything by that:
+what was taken from the source stays with the stream, and the next call on it
+hands that out first.
+"""
+
+import builtins
+import collections
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import errno
+import hashlib
+import io
+import logging
+import operator
+import re
+import sys
+from typing import Any
+
+from oslo_concurrency import lockutils
+from oslo_config import cfg
+
+from glance_store.common import cooperation
+
+synchronized = lockutils.synchronized_with_prefix('glance_store-')
+
+
+class _Unnamed(int):
+    """The size a caller did not name: shown as documented, told apart."""
+
+
+# Not the 65536 of a caller, who means just that whatever the option says.
+_UNNAMED = _Unnamed(65536)
+
+_match_uuid = re.compile(
+    '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+).fullmatch
+
+
+def is_uuid_like(val: object) -> bool:
+    """Tell whether a value is a UUID written in its canonical form.
+
+    That form is a ``str`` of 32 lower-case hexadecimal digits in groups of
+    8, 4, 4, 4 and 12, joined by hyphens: how :rfc:`9562` has UUIDs written
+    out, and how ``str(uuid.UUID(...))`` writes them.
+
+    >>> is_uuid_like('b6dc0ed4-8b3f-4e4c-a9a5-3f4b3d7d4a1e')
+    True
+    >>> is_uuid_like('B6DC0ED4-8B3F-4E4C-A9A5-3F4B3D7D4A1E')
+    False
+
+    :param val: a value of any type
+    :returns: False for everything else, upper case, braces, a ``urn:uuid:``
+        in front and a ``uuid.UUID`` among it; it never raises
+    """
+    try:
+        return _match_uuid(val) is not None  # type: ignore[call-overload]
+    except TypeError:
+        return False
+
+
+def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
+    """Return a new hash object for an algorithm known by its name.
+
+    >>> get_hasher('md5', usedforsecurity=False).digest_size
+    16
+
+    :param hash_algo: a name that :func:`hashlib.new` takes, or anything
+        whose ``str()`` is one
+    :param usedforsecurity: False where the hash protects nothing, as a
+        checksum does; only so will a system in FIPS mode give an MD5
+    :raises ValueError: where the algorithm is not to be had
+    """
+    return hashlib.new(str(hash_algo), usedforsecurity=usedforsecurity)
+
+
+# What was taken from a source and not yet handed out: chunks of bytes or of
+# text, in the order of the source. Wanted: add a chunk; take the first chunk,
+# or what is left of it; take exactly n bytes, over as many chunks as that
+# needs. Promised: adding is O(1) and copies nothing; taking copies each byte
+# at most once, and a whole chunk not at all. So a chunk that was begun is kept
+# as a view of its rest (text has no views: its rest is copied), and joining
+# lets go of each chunk as soon as it is copied, which keeps the peak at the
+# bytes asked for and one chunk, where ``b''.join`` would hold all of it twice.
+
+
+class _Buffer(collections.deque[Any]):
+    def take(self, size: int) -> Any:
+        """Remove the first *size* bytes, or all where it holds fewer."""
+        if not self:
+            return b''
+        if size < len(self[0]):
+            return self._cut(size)
+        if size == len(self[0]) or len(self) == 1:
+            return self.take_chunk()
+        joined = io.StringIO() if isinstance(self[0], str) else io.BytesIO()
+        while self and size >= len(self[0]):
+            size -= joined.write(self.popleft())
+        if self and size:
+            joined.write(self._cut(size))
+        return joined.getvalue()
+
+    def take_chunk(self) -> Any:
+        """Remove the first chunk, or what is left of it."""
+        chunk = self.popleft()
+        return chunk if isinstance(chunk, str) else bytes(chunk)
+
+    def _cut(self, size: int) -> Any:
+        chunk = self[0]
+        if isinstance(chunk, str):
+            self[0] = chunk[size:]
+            return chunk[:size]
+        view = memoryview(chunk)
+        self[0] = view[size:]
+        return bytes(view[:size])
+
+    def size(self) -> int:
+        return sum(map(len, self))
+
+
+def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
+    """Iterate over a file-like by chunks of one size.
+
+    Every chunk but the last holds exactly *chunk_size*, however little each
+    ``fp.read`` answers: the parts of a multi-part upload do not shrink
+    because a socket was slow.
+
+    >>> list(chunkiter(io.BytesIO(b'abcdefgh'), 3))
+    [b'abc', b'def', b'gh']
+
+    It is lazy, one chunk at a time. An exception that ``fp.read`` raises
+    comes out of ``next()``, and the call after that goes on where it was.
+
+    :param fp: a file-like, binary or text; its owner closes it
+    :param chunk_size: bytes a chunk (text: characters), at least 1; by
+        default what ``[glance_store] default_chunk_size`` says, 65536 where
+        it says nothing
+    :returns: an iterator of ``bytes``, or of ``str`` where *fp* is text
+    :raises TypeError: at once, where *fp* has no ``read`` or *chunk_size* is
+        no integer
+    :raises ValueError: at once, where *chunk_size* is below 1
+    :raises BlockingIOError: from ``next()``, where *fp* is non-blocking and
+        has nothing yet; what had been read before is handed out first
+    :raises RuntimeError: from ``next()``, where another green thread is in
+        the middle of it
+    """
+    return _Chunks(_read_of(fp, 'fp'), _checked_size(chunk_size))
+
+
+def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
+    """Give a file-like to :func:`chunkiter`, and anything else back.
+
+    >>> chunks = [b'a', b'b']
+    >>> chunkreadable(chunks) is chunks
+    True
+
+    :param iter: a file-like, or an iterable of chunks
+    :param chunk_size: as in :func:`chunkiter`, for a file-like
+    :returns: an iterator of chunks for a file-like, else the same object
+    :raises TypeError: as :func:`chunkiter` does
+    :raises ValueError: as :func:`chunkiter` does
+    """
+    return chunkiter(iter, chunk_size) if hasattr(iter, 'read') else iter
+
+
+class _Chunks:
+    def __init__(self, read: Callable[[int], Any], size: int) -> None:
+        self._read = read
+        self._size = size
+        self._parts = _Buffer()
+        self._under_way = False
+        # What comes once the parts are handed out, when that is known.
+        self._then: type[Exception] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._under_way:
+            raise RuntimeError('fp: a read of these chunks is under way')
+        self._under_way = True
+        try:
+            self._fill()
+        finally:
+            self._under_way = False
+        if self._parts:
+            return self._parts.take(self._size)
+        if self._then is BlockingIOError:
+            self._then = None
+            raise BlockingIOError(errno.EAGAIN, 'fp has nothing to read yet')
+        raise StopIteration
+
+    def _fill(self) -> None:
+        missing = self._size - self._parts.size()
+        while missing > 0 and self._then is None:
+            part = self._read(missing)
+            if part:
+                missing -= len(part)
+                self._parts.append(part)
+            else:
+                self._then = BlockingIOError if part is None else StopIteration
+
+
+def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
+    """Iterate as before, and let other green threads run after each item.
+
+    On a thread with a hub, each item is fetched, the hub gets its turn (or,
+    with ``[glance_store] cooperative_yield_interval``, gets one whenever that
+    time is over), and the item is returned as it came. Where a turn is
+    interrupted, the item is returned by the next call. Green threads may
+    share one such iterator: each item goes to one of them. On a thread
+    without a hub, nothing is added to iterating.
+
+    >>> list(cooperative_iter([b'abc', b'de']))
+    [b'abc', b'de']
+
+    A WSGI application returns it as it stands: its ``close()`` closes *iter*,
+    and the iterator that *iter* gave, where they have a ``close``.
+
+    :param iter: an iterable of anything; its own errors are logged at ERROR
+        and raised as they are
+    :returns: an iterator with a ``close()``, which may be called repeatedly
+    :raises TypeError: at once, where *iter* is not iterable
+    """
+    turns = cooperation.turns(iter)
+    return _CooperativeIterator(iter, 'iter', 'iterable', turns)
+
+
+class _CooperativeIterator:
+    def __init__(
+        self,
+        source: Any,
+        parameter: str,
+        wanted: str,
+        turns: cooperation.Turns,
+    ) -> None:
+        try:
+            self._items = builtins.iter(source)
+        except TypeError as exc:
+            raise TypeError(
+                f'{parameter} must be {wanted}, not {_type_name(source)}'
+            ) from exc
+        self._source = source
+        self._turns = turns
+        # Fetched and not yet returned. All that is fetched passes through
+        # here whenever there is a yield, so an interrupted one loses nothing,
+        # and whoever comes next, in whatever green thread, gets the eldest.
+        self._kept: collections.deque[Any] = collections.deque()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        kept = self._kept
+        while not kept:
+            item = self._fetch()
+            turn = self._turns.due()
+            if turn is None:
+                return item
+            kept.append(item)
+            self._turns.take(turn, item)
+        return kept.popleft()
+
+    def _fetch(self) -> Any:
+        if self._closed:
+            raise StopIteration
+        try:
+            return next(self._items)
+        except StopIteration:
+            self._turns.end()
+            raise
+        except Exception as exc:
+            cooperation.log(
+                logging.ERROR,
+                'iterating %s failed: %r',
+                cooperation.name_of(self._source),
+                exc,
+            )
+            raise
+
+    def put_back(self, item: Any) -> None:
+        """Make *item* what the next call returns."""
+        self._kept.appendleft(item)
+
+    def close(self) -> None:
+        """Close the source; what was fetched and not returned is dropped."""
+        if self._closed:
+            return
+        self._closed = True
+        self._kept.clear()
+        self._turns.end()
+        # The iterator goes first: it may still want to use its source.
+        with contextlib.ExitStack() as stack:
+            stack.callback(_close, self._source)
+            if self._items is not self._source:
+                stack.callback(_close, self._items)
+
+
+def cooperative_read(fd: Any) -> Callable[..., Any]:
+    """Return ``fd.read``, letting other green threads run after each read.
+
+    On a thread with a hub, each read is made, the hub gets its turn (or, with
+    ``[glance_store] cooperative_yield_interval``, gets one whenever that time
+    is over), and the answer is returned as it came. On a thread without a
+    hub, nothing is added to reading.
+
+    >>> read = cooperative_read(io.BytesIO(b'abcde'))
+    >>> read(3), read(3), read(3)
+    (b'abc', b'de', b'')
+
+    Where a turn is interrupted, the next call returns the answer; if it asks
+    for less, it gets so much of it and the call after that goes on there; if
+    it asks for more, the rest is read from *fd*. Green threads may share one
+    such function: each answer goes to one of them.
+
+    :param fd: a file-like, binary or text; its owner closes it
+    :returns: a function that passes its arguments to ``fd.read``, of which
+        the first, by position or by name, is taken for the size
+    :raises TypeError: at once, where *fd* has no ``read``
+    """
+    return _cooperative_read(fd, cooperation.turns(fd))
+
+
+def _cooperative_read(
+    fd: Any, turns: cooperation.Turns, keyword: str | None = None
+) -> Callable[..., Any]:
+    """As cooperative_read; *keyword* names the size for any *fd*."""
+    fd_read = _read_of(fd, 'fd')
+    due, take = turns.due, turns.take
+    # Answers read and not yet returned, and the arguments they answer. As in
+    # _CooperativeIterator, what is read is kept while there is a yield.
+    kept = _Buffer()
+    asked: Any = None
+
+    def read(*args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        if keyword in kwargs:
+            args = (kwargs.pop(keyword), *args)
+        while not kept:
+            answer = fd_read(*args, **kwargs)
+            turn = due()
+            if turn is None:
+                return answer
+            if answer is not None:
+                kept.append(answer)
+                asked = args, kwargs
+            take(turn, answer)
+            if answer is None:
+                return None
+            if not answer and _size_asked(args, kwargs) != 0:
+                turns.end()
+        if asked == (args, kwargs):
+            return kept.popleft()
+        return read_differently(args, kwargs)
+
+    def read_differently(args: Any, kwargs: Any) -> Any:
+        """Answer a call with what was kept of one that asked otherwise."""
+        nonlocal asked
+        asked = None
+        if not isinstance(kept[0], _DATA):
+            return kept.popleft()
+        size = _size_asked(args, kwargs)
+        held = kept.size()
+        if size is None or size > held:
+            rest_args, rest_kwargs = _asking_less(held, args, kwargs)
+            rest = fd_read(*rest_args, **rest_kwargs)
+            if rest:
+                kept.append(rest)
+                turn = due()
+                if turn is not None:
+                    take(turn, rest)
+        if not kept:  # another green thread got it in the meantime
+            return read(*args, **kwargs)
+        return kept.take(sys.maxsize if size is None else size)
+
+    return read
+
+
+class CooperativeReader:
+    """Read or iterate an image, and let other green threads run meanwhile.
+
+    While more than one image goes through a service, each of them yields
+    after every chunk (or, with ``[glance_store] cooperative_yield_interval``,
+    whenever that time is over), so that none keeps the hub to itself. On a
+    thread without a hub, nothing is added to reading.
+
+    >>> reader = CooperativeReader(iter([b'abc', b'', b'defg']))
+    >>> reader.read(2), reader.read(), reader.read(3), reader.read()
+    (b'ab', b'c', b'def', b'g')
+
+    Reading and iterating draw on one position: one pass over the source,
+    nothing twice and nothing skipped, interrupted or not. Iterating gives
+    chunks: of a file-like, by the size that ``[glance_store]
+    default_chunk_size`` says, not by lines; of an iterable, as they come.
+
+    Over an iterable, no more than about two of its chunks and the bytes asked
+    for are held in memory, and no byte is copied more than twice.
+
+    :param fd: a file-like, whose ``read`` takes the place of :meth:`read` by
+        way of :func:`cooperative_read`; or an iterable of ``bytes``,
+        ``bytearray`` or ``memoryview``, which may use one buffer again and
+        again
+    :raises TypeError: at once, where *fd* is neither
+    """
+
+    def __init__(self, fd: Any) -> None:
+        self.fd = fd
+        self._turns = cooperation.turns(fd)
+        self._closed = False
+        # None over an iterable: its chunks are as large as they come.
+        self._chunk_size: int | None = None
+        if hasattr(fd, 'read'):
+            self._chunk_size = cfg.CONF.glance_store.default_chunk_size
+            self.read = _cooperative_read(  # type: ignore[method-assign]
+                fd, self._turns, keyword='length'
+            )
+            return
+        self._chunks = _CooperativeIterator(
+            fd, 'fd', 'a file-like or an iterable', self._turns
+        )
+        # Fetched for a read(n) and not yet returned.
+        self._left = _Buffer()
+        # A read(n) is alone, so that its bytes are in one piece. Without n
+        # there may be many at once: each takes a chunk.
+        self._exact_under_way = False
+        self._others_under_way = 0
+
+    def read(self, length: int | None = None) -> Any:
+        """Return the next chunk, or exactly as many bytes as are asked for.
+
+        Over a file-like this is ``fd.read``, with its parameters, as
+        :func:`cooperative_read` makes it. What follows is for an iterable.
+
+        :param length: bytes; without it, the next chunk that is not empty, or
+            what is left of one begun; with -1, all that is left
+        :returns: ``bytes``: of the asked length until the source ends, and
+            ``b''`` at its end only
+        :raises TypeError: where *length* is no integer; and for a chunk that
+            is neither ``bytes``, ``bytearray`` nor ``memoryview``, which no
+            later call passes over
+        :raises RuntimeError: where another green thread is in the middle of
+            a read and one of the two has a length; nothing is taken then
+        :raises ValueError: after :meth:`close`
+        """
+        size = None if length is None else _checked_length(length)
+        if self._exact_under_way or (self._others_under_way and size):
+            raise RuntimeError('fd: another read is under way')
+        if size is None:
+            return self._read_chunk()
+        missing = size - self._left.size()
+        if missing > 0:
+            self._fetch(missing)
+        return self._left.take(size)
+
+    def _read_chunk(self) -> Any:
+        if self._left:
+            return self._left.take_chunk()
+        self._others_under_way += 1
+        try:
+            return self._next_chunk()
+        finally:
+            self._others_under_way -= 1
+
+    def _fetch(self, missing: int) -> None:
+        self._exact_under_way = True
+        try:
+            while missing > 0 and (chunk := self._next_chunk()):
+                self._left.append(chunk)
+                missing -= len(chunk)
+        finally:
+            self._exact_under_way = False
+
+    def _next_chunk(self) -> bytes:
+        """Return the next chunk that is not empty, b'' at the end."""
+        for item in self._chunks:
+            if chunk := self._as_bytes(item):
+                return chunk
+        if self._closed:
+            raise ValueError('fd: read of a closed CooperativeReader')
+        return b''
+
+    def _as_bytes(self, item: Any) -> bytes:
+        if isinstance(item, bytes):
+            return item
+        if isinstance(item, bytearray | memoryview):
+            return bytes(item)
+        # It stays there: an image must not go on without a part of it.
+        self._chunks.put_back(item)
+        raise TypeError(
+            'a chunk of fd must be bytes, bytearray or memoryview, '
+            f'not {_type_name(item)}'
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        chunk = self.read(self._chunk_size)
+        if chunk:
+            return chunk
+        if chunk is None:
+            raise BlockingIOError(errno.EAGAIN, 'fd has nothing to read yet')
+        raise StopIteration
+
+    def close(self) -> None:
+        """Close *fd* where it has a ``close``; once or often is the same."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._chunk_size is None:
+            self._left.clear()
+            self._chunks.close()
+        else:
+            self._turns.end()
+            _close(self.fd)
+
+
+_DATA = (bytes, bytearray, memoryview, str)
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
+
+
+def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
+    read = getattr(source, 'read', None)
+    if not callable(read):
+        raise TypeError(
+            f'{parameter} must have a read method, not {_type_name(source)}'
+        )
+    return read  # type: ignore[no-any-return]
+
+
+def _close(source: Any) -> None:
+    close = getattr(source, 'close', None)
+    if close is not None:
+        close()
+
+
+def _checked_size(chunk_size: int) -> int:
+    if chunk_size is _UNNAMED:
+        return int(cfg.CONF.glance_store.default_chunk_size)
+    size = _integer(chunk_size, 'chunk_size')
+    if size < 1:
+        raise ValueError(f'chunk_size must be at least 1, not {size}')
+    return size
+
+
+def _checked_length(length: int) -> int:
+    size = _integer(length, 'length')
+    return sys.maxsize if size < 0 else size
+
+
+def _integer(value: object, parameter: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, '__index__'):
+        raise TypeError(
+            f'{parameter} must be an integer, not {_type_name(value)}'
+        )
+    return operator.index(value)
+
+
+def _size_asked(args: Any, kwargs: Any) -> int | None:
+    """Return the size that the arguments of a read ask for, None for all."""
+    size = args[0] if args else next(iter(kwargs.values()), None)
+    return size if isinstance(size, int) and size >= 0 else None
+
+
+def _asking_less(by: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments of a read with the size they ask for made less."""
+    size = _size_asked(args, kwargs)
+    if size is None:
+        return args, kwargs
+    if args:
+        return (size - by, *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return (), {**kwargs, name: size - by}
