@@ -343,62 +343,60 @@ def cooperative_read(fd: Any) -> Callable[..., Any]:
         the first, by position or by name, is taken for the size
     :raises TypeError: at once, where *fd* has no ``read``
     """
-    return _cooperative_read(fd, cooperation.turns(fd))
+    return _Reads(fd, cooperation.turns(fd)).read
 
 
-def _cooperative_read(
-    fd: Any, turns: cooperation.Turns, keyword: str | None = None
-) -> Callable[..., Any]:
-    """As cooperative_read; *keyword* names the size for any *fd*."""
-    fd_read = _read_of(fd, 'fd')
-    due, take = turns.due, turns.take
-    # Answers read and not yet returned, and the arguments they answer. As in
-    # _CooperativeIterator, what is read is kept while there is a yield.
-    kept = _Buffer()
-    asked: Any = None
+class _Reads:
+    def __init__(
+        self, fd: Any, turns: cooperation.Turns, keyword: str | None = None
+    ) -> None:
+        self._fd_read = _read_of(fd, 'fd')
+        self._turns = turns
+        # A name for the size that read takes in addition to those of fd.
+        self._keyword = keyword
+        # Read and not yet returned, as in _CooperativeIterator, and what the
+        # newest of it is the answer to.
+        self._kept = _Buffer()
+        self._asked: Any = None
 
-    def read(*args: Any, **kwargs: Any) -> Any:
-        nonlocal asked
-        if keyword in kwargs:
-            args = (kwargs.pop(keyword), *args)
-        while not kept:
-            answer = fd_read(*args, **kwargs)
-            turn = due()
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs and self._keyword in kwargs:
+            args = (kwargs.pop(self._keyword), *args)
+        while not self._kept:
+            answer = self._fd_read(*args, **kwargs)
+            turn = self._turns.due()
             if turn is None:
                 return answer
-            if answer is not None:
-                kept.append(answer)
-                asked = args, kwargs
-            take(turn, answer)
-            if answer is None:
-                return None
+            self._kept.append(answer)
+            self._asked = args, kwargs
+            self._turns.take(turn, answer)
             if not answer and _size_asked(args, kwargs) != 0:
-                turns.end()
-        if asked == (args, kwargs):
-            return kept.popleft()
-        return read_differently(args, kwargs)
+                self._turns.end()
+        if self._asked == (args, kwargs):
+            return self._kept.popleft()
+        return self._answer_otherwise(args, kwargs)
 
-    def read_differently(args: Any, kwargs: Any) -> Any:
-        """Answer a call with what was kept of one that asked otherwise."""
-        nonlocal asked
-        asked = None
-        if not isinstance(kept[0], _DATA):
+    def _answer_otherwise(self, args: Any, kwargs: Any) -> Any:
+        """Answer a call from what was read for one that asked otherwise."""
+        kept = self._kept
+        if not all(isinstance(answer, _DATA) for answer in kept):
             return kept.popleft()
+        self._asked = None
         size = _size_asked(args, kwargs)
         held = kept.size()
         if size is None or size > held:
-            rest_args, rest_kwargs = _asking_less(held, args, kwargs)
-            rest = fd_read(*rest_args, **rest_kwargs)
-            if rest:
-                kept.append(rest)
-                turn = due()
-                if turn is not None:
-                    take(turn, rest)
+            self._read_on(*_asking_less(held, args, kwargs))
         if not kept:  # another green thread got it in the meantime
-            return read(*args, **kwargs)
+            return self.read(*args, **kwargs)
         return kept.take(sys.maxsize if size is None else size)
 
-    return read
+    def _read_on(self, args: Any, kwargs: Any) -> None:
+        rest = self._fd_read(*args, **kwargs)
+        if rest:
+            self._kept.append(rest)
+            turn = self._turns.due()
+            if turn is not None:
+                self._turns.take(turn, rest)
 
 
 class CooperativeReader:
@@ -436,9 +434,8 @@ class CooperativeReader:
         self._chunk_size: int | None = None
         if hasattr(fd, 'read'):
             self._chunk_size = cfg.CONF.glance_store.default_chunk_size
-            self.read = _cooperative_read(  # type: ignore[method-assign]
-                fd, self._turns, keyword='length'
-            )
+            reads = _Reads(fd, self._turns, keyword='length')
+            self.read = reads.read  # type: ignore[method-assign]
             return
         self._chunks = _CooperativeIterator(
             fd, 'fd', 'a file-like or an iterable', self._turns
