@@ -154,6 +154,14 @@ class Turns:
         """Hear that the stream has ended; once or often is the same."""
 
 
+_ALWAYS = Turns(0)
+
+
+def current_hub() -> Any:
+    """Return the calling thread's hub, None where it has none; make none."""
+    return _ALWAYS.due()
+
+
 class TracedTurns(Turns):
     """Turns that tell the log, at DEBUG, about each yield and the end."""
 
@@ -177,7 +185,7 @@ class TracedTurns(Turns):
         hub = super().due()
         if hub is not None:
             self._yield(hub, chunk)
-        elif size != 0 and self._chunks == 1 and Turns(0).due() is None:
+        elif size != 0 and self._chunks == 1 and current_hub() is None:
             self._log('does not yield: this thread has no hub')
 
     def _yield(self, hub: Any, chunk: object) -> None:

@@ -50,6 +50,19 @@ wait for as many intervals as there are streams. Threads without a hub do not
 yield, whatever this option says.
 """,
     ),
+    cfg.BoolOpt(
+        'offload_file_reads',
+        default=False,
+        mutable=True,
+        help="""
+Read regular files in eventlet's native thread pool.
+
+Slow storage, such as a busy network file system, then keeps only the stream
+that reads from it waiting, and not everything else on the hub. On fast
+storage each read costs much more than it would without. Sockets and pipes
+are never read this way, and threads without a hub read as they always do.
+""",
+    ),
 ]
 
 

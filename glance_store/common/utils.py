@@ -36,6 +36,7 @@ import errno
 import hashlib
 import io
 import logging
+import math
 import operator
 import re
 import sys
@@ -45,6 +46,7 @@ from oslo_concurrency import lockutils
 from oslo_config import cfg
 
 from glance_store.common import cooperation
+from glance_store.common import offload
 
 synchronized = lockutils.synchronized_with_prefix('glance_store-')
 
@@ -168,7 +170,8 @@ def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
     :raises RuntimeError: from ``next()``, where another green thread is in
         the middle of it
     """
-    return _Chunks(_read_of(fp, 'fp'), _checked_size(chunk_size))
+    size = _checked_size(chunk_size)
+    return _Chunks(_reads(fp, 'fp', cooperation.Turns(math.inf)).read, size)
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
@@ -343,14 +346,35 @@ def cooperative_read(fd: Any) -> Callable[..., Any]:
         the first, by position or by name, is taken for the size
     :raises TypeError: at once, where *fd* has no ``read``
     """
-    return _Reads(fd, cooperation.turns(fd)).read
+    return _reads(fd, 'fd', cooperation.turns(fd)).read
+
+
+def _reads(
+    source: Any,
+    parameter: str,
+    turns: cooperation.Turns,
+    keyword: str | None = None,
+) -> '_Reads':
+    """Return the reads of a stream, offloaded where that is asked for."""
+    read = getattr(source, 'read', None)
+    if not callable(read):
+        raise TypeError(
+            f'{parameter} must have a read method, not {_type_name(source)}'
+        )
+    offloaded = cfg.CONF.glance_store.offload_file_reads
+    if offloaded and offload.suits(source):
+        return _OffloadedReads(read, turns, keyword)
+    return _Reads(read, turns, keyword)
 
 
 class _Reads:
     def __init__(
-        self, fd: Any, turns: cooperation.Turns, keyword: str | None = None
+        self,
+        read: Callable[..., Any],
+        turns: cooperation.Turns,
+        keyword: str | None,
     ) -> None:
-        self._fd_read = _read_of(fd, 'fd')
+        self._source_read = read
         self._turns = turns
         # A name for the size that read takes in addition to those of fd.
         self._keyword = keyword
@@ -360,10 +384,10 @@ class _Reads:
         self._asked: Any = None
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs and self._keyword in kwargs:
-            args = (kwargs.pop(self._keyword), *args)
+        if kwargs:
+            args, kwargs = self._by_position(args, kwargs)
         while not self._kept:
-            answer = self._fd_read(*args, **kwargs)
+            answer = self._source_read(*args, **kwargs)
             turn = self._turns.due()
             if turn is None:
                 return answer
@@ -375,6 +399,14 @@ class _Reads:
         if self._asked == (args, kwargs):
             return self._kept.popleft()
         return self._answer_otherwise(args, kwargs)
+
+    def finish(self) -> None:
+        """Wait until nothing is being read any more."""
+
+    def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if self._keyword in kwargs:
+            args = (kwargs.pop(self._keyword), *args)
+        return args, kwargs
 
     def _answer_otherwise(self, args: Any, kwargs: Any) -> Any:
         """Answer a call from what was read for one that asked otherwise."""
@@ -391,12 +423,47 @@ class _Reads:
         return kept.take(sys.maxsize if size is None else size)
 
     def _read_on(self, args: Any, kwargs: Any) -> None:
-        rest = self._fd_read(*args, **kwargs)
+        """Read what comes after that which is kept, and keep it too."""
+        rest = self._source_read(*args, **kwargs)
         if rest:
             self._kept.append(rest)
-            turn = self._turns.due()
-            if turn is not None:
-                self._turns.take(turn, rest)
+            self._take_turn(rest)
+
+    def _take_turn(self, answer: Any) -> None:
+        turn = self._turns.due()
+        if turn is not None:
+            self._turns.take(turn, answer)
+
+
+class _OffloadedReads(_Reads):
+    """Reads that a native thread makes while the green one waits for it."""
+
+    # The read under way, whoever began it and whoever still waits for it.
+    _job: offload.Job | None = None
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        while not self._kept and (self._job or offload.possible()):
+            self._read_on(*self._by_position(args, kwargs))
+        return super().read(*args, **kwargs)
+
+    def finish(self) -> None:
+        if self._job is not None:
+            self._job.wait()
+
+    def _read_on(self, args: Any, kwargs: Any) -> None:
+        if self._job is None:
+            self._job = offload.Job(self._source_read, args, kwargs)
+        job = self._job
+        job.wait()
+        if self._job is not job:  # another green thread was here first
+            return
+        self._job = None
+        self._asked = None if self._kept else job.asked
+        answer = job.result()
+        self._kept.append(answer)
+        self._take_turn(answer)
+        if not answer and _size_asked(*job.asked) != 0:
+            self._turns.end()
 
 
 class CooperativeReader:
@@ -434,8 +501,8 @@ class CooperativeReader:
         self._chunk_size: int | None = None
         if hasattr(fd, 'read'):
             self._chunk_size = cfg.CONF.glance_store.default_chunk_size
-            reads = _Reads(fd, self._turns, keyword='length')
-            self.read = reads.read  # type: ignore[method-assign]
+            self._reads = _reads(fd, 'fd', self._turns, keyword='length')
+            self.read = self._reads.read  # type: ignore[method-assign]
             return
         self._chunks = _CooperativeIterator(
             fd, 'fd', 'a file-like or an iterable', self._turns
@@ -528,6 +595,8 @@ class CooperativeReader:
         """Close *fd* where it has a ``close``; once or often is the same."""
         if self._closed:
             return
+        if self._chunk_size is not None:
+            self._reads.finish()
         self._closed = True
         if self._chunk_size is None:
             self._left.clear()
@@ -542,15 +611,6 @@ _DATA = (bytes, bytearray, memoryview, str)
 
 def _type_name(value: object) -> str:
     return type(value).__name__
-
-
-def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
-    read = getattr(source, 'read', None)
-    if not callable(read):
-        raise TypeError(
-            f'{parameter} must have a read method, not {_type_name(source)}'
-        )
-    return read  # type: ignore[no-any-return]
 
 
 def _close(source: Any) -> None:
