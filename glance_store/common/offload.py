@@ -24,10 +24,17 @@ import stat
 import sys
 from typing import Any
 
+from oslo_config import cfg
+
 from glance_store.common import cooperation
 
 
-def suits(source: Any) -> bool:
+def wanted(source: Any) -> bool:
+    """Tell whether reads of a new stream over *source* are to be offloaded."""
+    return cfg.CONF.glance_store.offload_file_reads and _suits(source)
+
+
+def _suits(source: Any) -> bool:
     """Tell whether *source* is a regular file, read as the system does it.
 
     A socket or a pipe must stay on its hub. So must whatever eventlet itself

@@ -103,45 +103,60 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 # What was taken from a source and not yet handed out: chunks of bytes or of
 # text, in the order of the source. Wanted: add a chunk; take the first chunk,
 # or what is left of it; take exactly n bytes, over as many chunks as that
-# needs. Promised: adding is O(1) and copies nothing; taking copies each byte
-# at most once, and a whole chunk not at all. So a chunk that was begun is kept
-# as a view of its rest (text has no views: its rest is copied), and joining
-# lets go of each chunk as soon as it is copied, which keeps the peak at the
-# bytes asked for and one chunk, where ``b''.join`` would hold all of it twice.
+# needs. Promised: adding is O(1) and copies nothing; so is taking a whole
+# chunk; taking n bytes costs n, however large the chunks and however many.
+# So a chunk that was begun stays where it is, with a mark of how far, and
+# joining lets go of each chunk as soon as it is copied: its peak is the bytes
+# asked for and about a chunk, where b''.join would hold all of it twice.
 
 
 class _Buffer(collections.deque[Any]):
-    def take(self, size: int) -> Any:
-        """Remove the first *size* bytes, or all where it holds fewer."""
+    # How much of the first chunk was handed out.
+    _begun = 0
+
+    def size(self) -> int:
+        return sum(map(len, self)) - self._begun
+
+    def cut(self, size: int) -> Any:
+        """Remove *size* bytes of the first chunk; None if it has no more."""
         if not self:
-            return b''
-        if size < len(self[0]):
-            return self._cut(size)
-        if size == len(self[0]) or len(self) == 1:
-            return self.take_chunk()
-        joined = io.StringIO() if isinstance(self[0], str) else io.BytesIO()
-        while self and size >= len(self[0]):
-            size -= joined.write(self.popleft())
-        if self and size:
-            joined.write(self._cut(size))
-        return joined.getvalue()
+            return None
+        begun = self._begun
+        end = begun + size
+        chunk = self[0]
+        if end >= len(chunk):
+            return None
+        self._begun = end
+        return _unchangeable(chunk[begun:end])
 
     def take_chunk(self) -> Any:
         """Remove the first chunk, or what is left of it."""
         chunk = self.popleft()
-        return chunk if isinstance(chunk, str) else bytes(chunk)
+        if self._begun:
+            chunk = chunk[self._begun :]
+            self._begun = 0
+        return _unchangeable(chunk)
 
-    def _cut(self, size: int) -> Any:
-        chunk = self[0]
-        if isinstance(chunk, str):
-            self[0] = chunk[size:]
-            return chunk[:size]
-        view = memoryview(chunk)
-        self[0] = view[size:]
-        return bytes(view[:size])
+    def take(self, size: int) -> Any:
+        """Remove the first *size* bytes, or all where it has fewer."""
+        piece = self.cut(size) if self else b''
+        if piece is None:
+            piece = self.take_chunk()
+        if not self or len(piece) == size:
+            return piece
+        text = isinstance(piece, str)
+        joined: Any = io.StringIO() if text else io.BytesIO()
+        missing = size - joined.write(piece)
+        while self and missing:
+            piece = self.cut(missing)
+            if piece is None:
+                piece = self.take_chunk()
+            missing -= joined.write(piece)
+        return joined.getvalue()
 
-    def size(self) -> int:
-        return sum(map(len, self))
+
+def _unchangeable(chunk: Any) -> Any:
+    return chunk if isinstance(chunk, bytes | str) else bytes(chunk)
 
 
 def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
@@ -171,7 +186,10 @@ def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
         the middle of it
     """
     size = _checked_size(chunk_size)
-    return _Chunks(_reads(fp, 'fp', cooperation.Turns(math.inf)).read, size)
+    read = _read_of(fp, 'fp')
+    if offload.wanted(fp):
+        read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
+    return _Chunks(read, size)
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
@@ -204,28 +222,41 @@ class _Chunks:
 
     def __next__(self) -> Any:
         if self._under_way:
-            raise RuntimeError('fp: a read of these chunks is under way')
+            raise RuntimeError('fp: another read is under way')
         self._under_way = True
         try:
-            self._fill()
+            return self._next_chunk()
         finally:
             self._under_way = False
+
+    def _next_chunk(self) -> Any:
+        size = self._size
+        missing = size - self._parts.size() if self._parts else size
+        while missing > 0 and self._then is None:
+            part = self._read(missing)
+            if missing == size and type(part) is bytes and len(part) == size:
+                return part  # as it nearly always is: no need for the buffer
+            missing -= self._add(part)
         if self._parts:
-            return self._parts.take(self._size)
+            return self._parts.take(size)
         if self._then is BlockingIOError:
             self._then = None
             raise BlockingIOError(errno.EAGAIN, 'fp has nothing to read yet')
         raise StopIteration
 
-    def _fill(self) -> None:
-        missing = self._size - self._parts.size()
-        while missing > 0 and self._then is None:
-            part = self._read(missing)
-            if part:
-                missing -= len(part)
-                self._parts.append(part)
-            else:
-                self._then = BlockingIOError if part is None else StopIteration
+    def _add(self, part: Any) -> int:
+        if part is None:
+            self._then = BlockingIOError
+            return 0
+        if not isinstance(part, _DATA):
+            raise TypeError(
+                f'fp.read must return bytes or str, not {_type_name(part)}'
+            )
+        if part:
+            self._parts.append(part)
+        else:
+            self._then = StopIteration
+        return len(part)
 
 
 def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
@@ -346,25 +377,14 @@ def cooperative_read(fd: Any) -> Callable[..., Any]:
         the first, by position or by name, is taken for the size
     :raises TypeError: at once, where *fd* has no ``read``
     """
-    return _reads(fd, 'fd', cooperation.turns(fd)).read
+    return _reads(fd, cooperation.turns(fd)).read
 
 
 def _reads(
-    source: Any,
-    parameter: str,
-    turns: cooperation.Turns,
-    keyword: str | None = None,
+    fd: Any, turns: cooperation.Turns, keyword: str | None = None
 ) -> '_Reads':
-    """Return the reads of a stream, offloaded where that is asked for."""
-    read = getattr(source, 'read', None)
-    if not callable(read):
-        raise TypeError(
-            f'{parameter} must have a read method, not {_type_name(source)}'
-        )
-    offloaded = cfg.CONF.glance_store.offload_file_reads
-    if offloaded and offload.suits(source):
-        return _OffloadedReads(read, turns, keyword)
-    return _Reads(read, turns, keyword)
+    kind = _OffloadedReads if offload.wanted(fd) else _Reads
+    return kind(_read_of(fd, 'fd'), turns, keyword)
 
 
 class _Reads:
@@ -372,7 +392,7 @@ class _Reads:
         self,
         read: Callable[..., Any],
         turns: cooperation.Turns,
-        keyword: str | None,
+        keyword: str | None = None,
     ) -> None:
         self._source_read = read
         self._turns = turns
@@ -501,7 +521,7 @@ class CooperativeReader:
         self._chunk_size: int | None = None
         if hasattr(fd, 'read'):
             self._chunk_size = cfg.CONF.glance_store.default_chunk_size
-            self._reads = _reads(fd, 'fd', self._turns, keyword='length')
+            self._reads = _reads(fd, self._turns, keyword='length')
             self.read = self._reads.read  # type: ignore[method-assign]
             return
         self._chunks = _CooperativeIterator(
@@ -509,10 +529,9 @@ class CooperativeReader:
         )
         # Fetched for a read(n) and not yet returned.
         self._left = _Buffer()
-        # A read(n) is alone, so that its bytes are in one piece. Without n
-        # there may be many at once: each takes a chunk.
-        self._exact_under_way = False
-        self._others_under_way = 0
+        # How many reads are under way, -1 for a read(n): that one is alone,
+        # so that its bytes are in one piece.
+        self._under_way = 0
 
     def read(self, length: int | None = None) -> Any:
         """Return the next chunk, or exactly as many bytes as are asked for.
@@ -531,33 +550,36 @@ class CooperativeReader:
             a read and one of the two has a length; nothing is taken then
         :raises ValueError: after :meth:`close`
         """
-        size = None if length is None else _checked_length(length)
-        if self._exact_under_way or (self._others_under_way and size):
-            raise RuntimeError('fd: another read is under way')
-        if size is None:
+        if length is None:
             return self._read_chunk()
-        missing = size - self._left.size()
-        if missing > 0:
-            self._fetch(missing)
+        size = _checked_length(length)
+        if self._under_way:
+            raise RuntimeError('fd: another read is under way')
+        piece = self._left.cut(size)
+        if piece is not None:
+            return piece
+        self._fetch(size - self._left.size())
         return self._left.take(size)
 
     def _read_chunk(self) -> Any:
+        if self._under_way < 0:
+            raise RuntimeError('fd: another read is under way')
         if self._left:
             return self._left.take_chunk()
-        self._others_under_way += 1
+        self._under_way += 1
         try:
             return self._next_chunk()
         finally:
-            self._others_under_way -= 1
+            self._under_way -= 1
 
     def _fetch(self, missing: int) -> None:
-        self._exact_under_way = True
+        self._under_way = -1
         try:
             while missing > 0 and (chunk := self._next_chunk()):
                 self._left.append(chunk)
                 missing -= len(chunk)
         finally:
-            self._exact_under_way = False
+            self._under_way = 0
 
     def _next_chunk(self) -> bytes:
         """Return the next chunk that is not empty, b'' at the end."""
@@ -613,6 +635,15 @@ def _type_name(value: object) -> str:
     return type(value).__name__
 
 
+def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
+    read = getattr(source, 'read', None)
+    if not callable(read):
+        raise TypeError(
+            f'{parameter} must have a read method, not {_type_name(source)}'
+        )
+    return read  # type: ignore[no-any-return]
+
+
 def _close(source: Any) -> None:
     close = getattr(source, 'close', None)
     if close is not None:
@@ -629,7 +660,7 @@ def _checked_size(chunk_size: int) -> int:
 
 
 def _checked_length(length: int) -> int:
-    size = _integer(length, 'length')
+    size = length if type(length) is int else _integer(length, 'length')
     return sys.maxsize if size < 0 else size
 
 
