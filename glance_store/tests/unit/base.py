@@ -23,12 +23,14 @@ turn for each yield of another.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from concurrent import futures
 import json
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import eventlet
@@ -97,15 +99,6 @@ class TestCase(testtools.TestCase):
             if line.startswith(f'{level} ')
         ]
 
-    def assertYields(
-        self, number: int, func: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
-        """Call *func*, which yields *number* times, and return its answer."""
-        before = self.ticker.turns
-        answer = func(*args, **kwargs)
-        self.assertEqual(number, self.ticker.turns - before)
-        return answer
-
 
 class HubTestCase(TestCase):
     """Tests that run on a hub, with a ticker to count the yields."""
@@ -114,6 +107,15 @@ class HubTestCase(TestCase):
         super().setUp()
         self.hub = self.useFixture(Hub()).hub
         self.ticker = self.useFixture(Ticker())
+
+    def assertYields(
+        self, number: int, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Call *func*, which yields *number* times, and return its answer."""
+        before = self.ticker.turns
+        answer = func(*args, **kwargs)
+        self.assertEqual(number, self.ticker.turns - before)
+        return answer
 
 
 class Reading:
@@ -254,7 +256,9 @@ def insist(call: Callable[[], Any], caught: list[BaseException]) -> Any:
             caught.append(exc)
 
 
-def calls(step: Callable[[], Any], caught: list[BaseException]) -> Iterator:
+def calls(
+    step: Callable[[], Any], caught: list[BaseException]
+) -> Iterator[Any]:
     """Give the answers of *step*, to the end: b'', '' or StopIteration."""
     while True:
         try:
@@ -264,6 +268,23 @@ def calls(step: Callable[[], Any], caught: list[BaseException]) -> Iterator:
         if not answer:
             return
         yield answer
+
+
+def in_native_threads(func: Callable[..., Any], number: int) -> list[Any]:
+    """Run *func* on so many native threads at once; return the answers."""
+    with futures.ThreadPoolExecutor(number) as pool:
+        barrier = threading.Barrier(number)
+
+        def run() -> Any:
+            barrier.wait()
+            return func()
+
+        return [f.result() for f in [pool.submit(run) for _ in range(number)]]
+
+
+def in_native_thread(func: Callable[..., Any], *args: Any) -> Any:
+    """Run *func* on a native thread of its own and return its answer."""
+    return in_native_threads(lambda: func(*args), 1)[0]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -280,14 +301,20 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run_python(
-    code: str, *args: str, options: tuple[str, ...] = (), **variables: str
+    code: str,
+    *args: str,
+    options: tuple[str, ...] = (),
+    lines: bool = False,
+    **variables: str,
 ) -> Any:
     """Run *code* in a Python process of its own.
 
-    :returns: what the JSON in the last line that it printed says
+    :returns: what the JSON in the last line that it printed says, or all the
+        lines that it printed
     """
     process = subprocess.run(
-        [sys.executable, *options, '-c', textwrap.dedent(code), *args],
+        # -P: nothing is imported from the folder that it happens to be in.
+        [sys.executable, '-P', *options, '-c', textwrap.dedent(code), *args],
         env=environment(**variables),
         capture_output=True,
         text=True,
@@ -297,4 +324,5 @@ def run_python(
         raise AssertionError(
             f'exit status {process.returncode}\n{process.stderr}'
         )
-    return json.loads(process.stdout.splitlines()[-1])
+    printed = process.stdout.splitlines()
+    return printed if lines else json.loads(printed[-1])

@@ -1,0 +1,403 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# mypy: no-check-untyped-defs
+
+"""Nothing is lost: interruptions at every single yield of a stream.
+
+Each kind of stream is run once to count its yields. Then it is run anew for
+each of them, and something is thrown into that one yield; its caller catches
+it and goes on. Last, something is thrown into every yield of one run. After
+each run, every byte has come out once, in order.
+"""
+
+import io
+import logging
+
+import eventlet
+from eventlet import timeout as eventlet_timeout
+import greenlet
+
+from glance_store.common import utils
+from glance_store.tests.unit import base
+
+DATA = bytes(range(200))
+
+
+def pieces(data=DATA, size=7):
+    """Cut data unevenly, with empty chunks and every type among them."""
+    kinds = (bytes, bytearray, memoryview)
+    at, number = 0, 0
+    while at < len(data):
+        length = size + number % 3 if number % 4 else 0
+        yield kinds[number % 3](data[at : at + length])
+        at += length
+        number += 1
+
+
+class Interruptions:
+    """The tests of one kind of stream."""
+
+    def stream(self):
+        """Return a function that gives the stream's next piece."""
+        raise NotImplementedError
+
+    def expected(self):
+        return DATA
+
+    def run_with(self, interrupt):
+        step = self.stream()
+        caught = []
+        run = base.Run(
+            lambda: list(base.calls(lambda: step(), caught)), interrupt
+        )
+        # Each that was thrown was also raised to the caller, as it was.
+        self.assertEqual(list(map(id, run.thrown)), list(map(id, caught)))
+        empty = self.expected()[:0]
+        self.assertEqual(self.expected(), empty.join(run.answer))
+        return run
+
+    def at_each(self, make):
+        yields = self.run_with(lambda number: None).yields
+        self.assertGreater(yields, 1)
+        for at in range(1, yields + 1):
+            run = self.run_with(
+                lambda number, at=at: make() if number == at else None
+            )
+            self.assertEqual(1, len(run.thrown), at)
+
+    def test_timeout(self):
+        self.at_each(base.never)
+
+    def test_kill(self):
+        self.at_each(greenlet.GreenletExit)
+
+    def test_exception(self):
+        self.at_each(base.Interrupted)
+
+    def test_keyboard_interrupt(self):
+        self.at_each(KeyboardInterrupt)
+
+    def test_every_yield_of_one_run(self):
+        run = self.run_with(lambda number: base.never())
+        self.assertEqual(run.yields, len(run.thrown))
+        self.assertGreater(run.yields, 1)
+
+    def test_every_other_yield_of_one_run(self):
+        makes = list(base.INTERRUPTIONS.values())
+        for first in range(2):
+            run = self.run_with(
+                lambda number, first=first: (
+                    makes[number % 4]() if number % 2 == first else None
+                )
+            )
+            self.assertLess(0, len(run.thrown))
+
+    def test_interval(self):
+        self.configure(cooperative_yield_interval=1e-9)
+        self.at_each(base.never)
+
+    def test_traced(self):
+        self.logger = self.capture_log(logging.DEBUG)
+        self.at_each(base.never)
+        self.assertNotEqual([], self.lines('DEBUG'))
+
+
+class TestCooperativeIter(Interruptions, base.HubTestCase):
+    def stream(self):
+        chunks = utils.cooperative_iter(c for c in pieces() if c)
+        return lambda: next(chunks)
+
+
+class TestCooperativeRead(Interruptions, base.HubTestCase):
+    def stream(self):
+        read = utils.cooperative_read(io.BytesIO(DATA))
+        return lambda: read(9)
+
+
+class TestCooperativeReadShort(Interruptions, base.HubTestCase):
+    def stream(self):
+        read = utils.cooperative_read(base.Reading(DATA, 7))
+        return lambda: read(9)
+
+
+class TestCooperativeReadAll(Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.cooperative_read(base.Reading(DATA))
+
+
+class TestCooperativeReadText(Interruptions, base.HubTestCase):
+    TEXT = 'aé\N{ROCKET}\r\n' * 20
+
+    def expected(self):
+        return self.TEXT
+
+    def stream(self):
+        read = utils.cooperative_read(io.StringIO(self.TEXT, newline=''))
+        return lambda: read(9)
+
+
+class ChangingSizes:
+    """Asks for another size at each call, whatever became of the last."""
+
+    SIZES = (10, 3, 100, 1, 17, 10, 10, 2)
+
+    def changing(self, read):
+        number = -1
+
+        def step():
+            nonlocal number
+            number += 1
+            size = self.SIZES[number % len(self.SIZES)]
+            answer = read(size)
+            self.assertLessEqual(len(answer), size)
+            return answer
+
+        return step
+
+
+class TestCooperativeReadChanging(
+    ChangingSizes, Interruptions, base.HubTestCase
+):
+    def stream(self):
+        return self.changing(utils.cooperative_read(io.BytesIO(DATA)))
+
+
+class TestCooperativeReadTextChanging(
+    ChangingSizes, Interruptions, base.HubTestCase
+):
+    TEXT = 'aé\N{ROCKET}\r\n' * 40
+
+    def expected(self):
+        return self.TEXT
+
+    def stream(self):
+        fd = io.StringIO(self.TEXT, newline='')
+        return self.changing(utils.cooperative_read(fd))
+
+
+class TestFileReaderRead(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(io.BytesIO(DATA))
+        return lambda: reader.read(9)
+
+
+class TestFileReaderReadChanging(
+    ChangingSizes, Interruptions, base.HubTestCase
+):
+    def stream(self):
+        return self.changing(utils.CooperativeReader(io.BytesIO(DATA)).read)
+
+
+class TestFileReaderReadAll(Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.CooperativeReader(base.Reading(DATA)).read
+
+
+class TestFileReaderIteration(Interruptions, base.HubTestCase):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        reader = utils.CooperativeReader(io.BytesIO(DATA))
+        return lambda: next(reader)
+
+
+class TestFileReaderBoth(Interruptions, base.HubTestCase):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        reader = utils.CooperativeReader(io.BytesIO(DATA))
+        steps = [lambda: next(reader), lambda: reader.read(5)] * 100
+        return lambda: steps.pop()()
+
+
+class TestIterableReaderRead(Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.CooperativeReader(pieces()).read
+
+
+class TestIterableReaderReadExact(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(pieces())
+
+        def step():
+            answer = reader.read(25)
+            self.assertIn(len(answer), (25, len(DATA) % 25))
+            return answer
+
+        return step
+
+
+class TestIterableReaderReadChanging(
+    ChangingSizes, Interruptions, base.HubTestCase
+):
+    def stream(self):
+        return self.changing(utils.CooperativeReader(pieces()).read)
+
+
+class TestIterableReaderReadAll(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(pieces())
+        return lambda: reader.read(-1)
+
+
+class TestIterableReaderIteration(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(pieces())
+        return lambda: next(reader)
+
+
+class TestIterableReaderBoth(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(pieces())
+        steps = [
+            lambda: next(reader),
+            lambda: reader.read(5),
+            reader.read,
+            lambda: reader.read(30),
+        ] * 50
+        return lambda: steps.pop()()
+
+
+class TestIterableReaderOneBuffer(Interruptions, base.HubTestCase):
+    def stream(self):
+        def source():
+            buffer = bytearray()
+            for chunk in pieces():
+                buffer[:] = chunk
+                yield buffer
+
+        steps = [None, 25, 3] * 50
+        reader = utils.CooperativeReader(source())
+        return lambda: reader.read(steps.pop())
+
+
+class TestChunksOfFileReader(Interruptions, base.HubTestCase):
+    def stream(self):
+        fd = utils.CooperativeReader(base.Reading(DATA, 7))
+        chunks = utils.chunkiter(fd, 25)
+
+        def step():
+            chunk = next(chunks)
+            self.assertIn(len(chunk), (25, len(DATA) % 25))
+            return chunk
+
+        return step
+
+
+class TestChunksOfIterableReader(Interruptions, base.HubTestCase):
+    def stream(self):
+        chunks = utils.chunkreadable(utils.CooperativeReader(pieces()), 33)
+
+        def step():
+            chunk = next(chunks)
+            self.assertIn(len(chunk), (33, len(DATA) % 33))
+            return chunk
+
+        return step
+
+
+class TestChunksOfCooperativeRead(Interruptions, base.HubTestCase):
+    def stream(self):
+        class Source:
+            read = staticmethod(utils.cooperative_read(base.Reading(DATA, 7)))
+
+        chunks = utils.chunkreadable(Source(), 25)
+        return lambda: next(chunks)
+
+
+class TestReaderOfCooperativeIter(Interruptions, base.HubTestCase):
+    """Two streams, one in the other: each of them yields."""
+
+    def stream(self):
+        reader = utils.CooperativeReader(utils.cooperative_iter(pieces()))
+        return lambda: reader.read(25)
+
+
+class TestCooperativeIterOfReader(Interruptions, base.HubTestCase):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        chunks = utils.cooperative_iter(
+            utils.CooperativeReader(io.BytesIO(DATA))
+        )
+        return lambda: next(chunks)
+
+
+class TestReaderOfReader(Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(utils.CooperativeReader(pieces()))
+        return lambda: reader.read(25)
+
+
+class TestRealTimeouts(base.HubTestCase):
+    """Timeouts that pass by themselves: at once, so at the first yield."""
+
+    def consume(self, step):
+        got, passed = [], 0
+        while True:
+            try:
+                with eventlet.Timeout(0):
+                    piece = step()
+            except eventlet_timeout.Timeout:
+                passed += 1
+                continue
+            except StopIteration:
+                break
+            if not piece:
+                break
+            got.append(piece)
+        self.assertLess(1, passed)
+        self.assertEqual(DATA, b''.join(got))
+
+    def test_cooperative_iter(self):
+        chunks = utils.cooperative_iter(pieces())
+        self.consume(lambda: next(chunks) or next(chunks))
+
+    def test_cooperative_read(self):
+        read = utils.cooperative_read(io.BytesIO(DATA))
+        self.consume(lambda: read(9))
+
+    def test_reader_of_a_file(self):
+        reader = utils.CooperativeReader(io.BytesIO(DATA))
+        self.consume(lambda: reader.read(9))
+
+    def test_reader_of_an_iterable(self):
+        reader = utils.CooperativeReader(pieces())
+        self.consume(reader.read)
+        reader = utils.CooperativeReader(pieces())
+        self.consume(lambda: reader.read(60))
+        reader = utils.CooperativeReader(pieces())
+        self.consume(lambda: next(reader))
+
+    def test_chunks_of_a_reader(self):
+        chunks = utils.chunkreadable(utils.CooperativeReader(pieces()), 60)
+        self.consume(lambda: next(chunks))
+
+
+class TestTimer(base.HubTestCase):
+    def test_interrupted_yield_leaves_no_timer(self):
+        # One that is left would wake the green thread up in the middle of
+        # something else that it waits for.
+        iterator = utils.cooperative_iter([b'a', b'b'])
+        woken = []
+
+        def consume():
+            try:
+                next(iterator)
+            except base.Interrupted:
+                event = eventlet.event.Event()
+                eventlet.spawn(event.send, 'sent')
+                woken.append(event.wait())
+
+        base.Run(
+            consume,
+            lambda number: base.Interrupted() if number == 1 else None,
+        )
+        self.assertEqual(['sent'], woken)
