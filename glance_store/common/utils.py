@@ -28,7 +28,6 @@ what was taken from the source stays with the stream, and the next call on it
 hands that out first.
 """
 
-import builtins
 import collections
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
@@ -103,16 +102,20 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 # What was taken from a source and not yet handed out: chunks of bytes or of
 # text, in the order of the source. Wanted: add a chunk; take the first chunk,
 # or what is left of it; take exactly n bytes, over as many chunks as that
-# needs. Promised: adding is O(1) and copies nothing; so is taking a whole
-# chunk; taking n bytes costs n, however large the chunks and however many.
-# So a chunk that was begun stays where it is, with a mark of how far, and
-# joining lets go of each chunk as soon as it is copied: its peak is the bytes
-# asked for and about a chunk, where b''.join would hold all of it twice.
+# needs, be they here or still to be fetched. Promised: adding a chunk and
+# taking a whole one is O(1) and copies nothing; taking n bytes costs n,
+# however large the chunks and however many; gathering n bytes holds those and
+# one chunk; and a fetch that is interrupted costs nothing but itself. So a
+# chunk that was begun stays where it is, with a mark of how far, and what is
+# gathered grows in one place that outlives the call.
 
 
 class _Buffer(collections.deque[Any]):
     # How much of the first chunk was handed out.
     _begun = 0
+    # What an interrupted gather() has so far. It comes before the chunks, of
+    # which there are none then.
+    _gathered: Any = None
 
     def size(self) -> int:
         return sum(map(len, self)) - self._begun
@@ -139,20 +142,46 @@ class _Buffer(collections.deque[Any]):
 
     def take(self, size: int) -> Any:
         """Remove the first *size* bytes, or all where it has fewer."""
-        piece = self.cut(size) if self else b''
-        if piece is None:
-            piece = self.take_chunk()
-        if not self or len(piece) == size:
-            return piece
-        text = isinstance(piece, str)
-        joined: Any = io.StringIO() if text else io.BytesIO()
-        missing = size - joined.write(piece)
-        while self and missing:
-            piece = self.cut(missing)
-            if piece is None:
-                piece = self.take_chunk()
-            missing -= joined.write(piece)
-        return joined.getvalue()
+        return self.gather(size, self._fetch_nothing)
+
+    @staticmethod
+    def _fetch_nothing(_: int) -> bytes:
+        return b''
+
+    def gather(self, size: int, fetch: Callable[[int], Any]) -> Any:
+        """Remove the first *size* bytes, and have those fetched it has not.
+
+        *fetch* is told how many are missing, and returns a chunk of any size;
+        an empty one ends it. Where it raises, the next call goes on there.
+        """
+        gathered = self._gathered
+        if gathered is None:
+            piece = self._first_piece(size, fetch)
+            if len(piece) == size or not piece:
+                return piece
+            text = isinstance(piece, str)
+            gathered = self._gathered = io.StringIO() if text else io.BytesIO()
+            gathered.write(piece)
+        missing = size - gathered.tell()
+        while missing and (piece := self._first_piece(missing, fetch)):
+            missing -= gathered.write(piece)
+        self._gathered = None
+        return gathered.getvalue()
+
+    def _first_piece(self, size: int, fetch: Callable[[int], Any]) -> Any:
+        if not self:
+            chunk = fetch(size)
+            if len(chunk) <= size:
+                return chunk
+            self.append(chunk)
+        piece = self.cut(size)
+        return self.take_chunk() if piece is None else piece
+
+    def settle(self, size: int = 0) -> None:
+        """Let what was gathered for more than *size* be a chunk as others."""
+        if self._gathered is not None and self._gathered.tell() > size:
+            self.appendleft(self._gathered.getvalue())
+            self._gathered = None
 
 
 def _unchangeable(chunk: Any) -> Any:
@@ -230,33 +259,28 @@ class _Chunks:
             self._under_way = False
 
     def _next_chunk(self) -> Any:
-        size = self._size
-        missing = size - self._parts.size() if self._parts else size
-        while missing > 0 and self._then is None:
-            part = self._read(missing)
-            if missing == size and type(part) is bytes and len(part) == size:
-                return part  # as it nearly always is: no need for the buffer
-            missing -= self._add(part)
-        if self._parts:
-            return self._parts.take(size)
+        chunk = self._parts.gather(self._size, self._read_part)
+        if chunk:
+            return chunk
         if self._then is BlockingIOError:
             self._then = None
             raise BlockingIOError(errno.EAGAIN, 'fp has nothing to read yet')
         raise StopIteration
 
-    def _add(self, part: Any) -> int:
+    def _read_part(self, size: int) -> Any:
+        if self._then is not None:
+            return b''
+        part = self._read(size)
         if part is None:
             self._then = BlockingIOError
-            return 0
+            return b''
         if not isinstance(part, _DATA):
             raise TypeError(
                 f'fp.read must return bytes or str, not {_type_name(part)}'
             )
-        if part:
-            self._parts.append(part)
-        else:
+        if not part:
             self._then = StopIteration
-        return len(part)
+        return _unchangeable(part)
 
 
 def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
@@ -280,49 +304,54 @@ def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
     :returns: an iterator with a ``close()``, which may be called repeatedly
     :raises TypeError: at once, where *iter* is not iterable
     """
-    turns = cooperation.turns(iter)
-    return _CooperativeIterator(iter, 'iter', 'iterable', turns)
+    items = _iter_of(iter, 'iter', 'iterable')
+    return _CooperativeIterator(iter, items, cooperation.turns(iter))
 
 
-class _CooperativeIterator:
+class _CooperativeIterator(cooperation.Shared):
     def __init__(
-        self,
-        source: Any,
-        parameter: str,
-        wanted: str,
-        turns: cooperation.Turns,
+        self, source: Any, items: Iterator[Any], turns: cooperation.Turns
     ) -> None:
-        try:
-            self._items = builtins.iter(source)
-        except TypeError as exc:
-            raise TypeError(
-                f'{parameter} must be {wanted}, not {_type_name(source)}'
-            ) from exc
         self._source = source
+        self._items = items
         self._turns = turns
         # Fetched and not yet returned. All that is fetched passes through
         # here whenever there is a yield, so an interrupted one loses nothing,
-        # and whoever comes next, in whatever green thread, gets the eldest.
+        # and whoever comes back from his gets the eldest.
         self._kept: collections.deque[Any] = collections.deque()
+        # How many are about to come back for some of it.
+        self._awaited = 0
         self._closed = False
+        # What is still to be closed, the source last: its iterator may want
+        # to use it.
+        self._open = [source] if items is source else [source, items]
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         kept = self._kept
-        while not kept:
+        while len(kept) <= self._awaited:
             item = self._fetch()
             turn = self._turns.due()
             if turn is None:
                 return item
             kept.append(item)
-            self._turns.take(turn, item)
+            self._awaited += 1
+            try:
+                self._turns.take(turn, item)
+            finally:
+                self._awaited -= 1
+            if kept:
+                break
         return kept.popleft()
 
     def _fetch(self) -> Any:
         if self._closed:
             raise StopIteration
+        if self.inside or self.door is not None:
+            self.wait_for_entry()
+        self.inside = True
         try:
             return next(self._items)
         except StopIteration:
@@ -336,23 +365,27 @@ class _CooperativeIterator:
                 exc,
             )
             raise
-
-    def put_back(self, item: Any) -> None:
-        """Make *item* what the next call returns."""
-        self._kept.appendleft(item)
+        finally:
+            self.inside = False
+            if self.door is not None:
+                self.door.release()
 
     def close(self) -> None:
-        """Close the source; what was fetched and not returned is dropped."""
-        if self._closed:
-            return
+        """Close the source; what was fetched and not returned is dropped.
+
+        What raises while it is closed, an interruption say, is tried again by
+        the next call.
+        """
         self._closed = True
         self._kept.clear()
         self._turns.end()
-        # The iterator goes first: it may still want to use its source.
         with contextlib.ExitStack() as stack:
-            stack.callback(_close, self._source)
-            if self._items is not self._source:
-                stack.callback(_close, self._items)
+            for source in self._open:
+                stack.callback(self._close_one, source)
+
+    def _close_one(self, source: Any) -> None:
+        _close(source)
+        self._open = [other for other in self._open if other is not source]
 
 
 def cooperative_read(fd: Any) -> Callable[..., Any]:
@@ -387,7 +420,7 @@ def _reads(
     return kind(_read_of(fd, 'fd'), turns, keyword)
 
 
-class _Reads:
+class _Reads(cooperation.Shared):
     def __init__(
         self,
         read: Callable[..., Any],
@@ -402,26 +435,49 @@ class _Reads:
         # newest of it is the answer to.
         self._kept = _Buffer()
         self._asked: Any = None
+        self._awaited = 0
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs:
             args, kwargs = self._by_position(args, kwargs)
-        while not self._kept:
-            answer = self._source_read(*args, **kwargs)
+        kept = self._kept
+        while len(kept) <= self._awaited:
+            answer = self._read_source(*args, **kwargs)
             turn = self._turns.due()
             if turn is None:
                 return answer
-            self._kept.append(answer)
+            kept.append(answer)
             self._asked = args, kwargs
-            self._turns.take(turn, answer)
-            if not answer and _size_asked(args, kwargs) != 0:
-                self._turns.end()
-        if self._asked == (args, kwargs):
-            return self._kept.popleft()
+            self._awaited += 1
+            try:
+                self._turns.take(turn, answer)
+            finally:
+                self._awaited -= 1
+                if not answer:
+                    self._note_end(answer, args, kwargs)
+            if kept:
+                break
+        if self._asked == (args, kwargs) and len(kept) == 1:
+            return kept.popleft()
         return self._answer_otherwise(args, kwargs)
+
+    def _read_source(self, *args: Any, **kwargs: Any) -> Any:
+        if self.inside or self.door is not None:
+            self.wait_for_entry()
+        self.inside = True
+        try:
+            return self._source_read(*args, **kwargs)
+        finally:
+            self.inside = False
+            if self.door is not None:
+                self.door.release()
 
     def finish(self) -> None:
         """Wait until nothing is being read any more."""
+
+    def _note_end(self, answer: Any, args: Any, kwargs: Any) -> None:
+        if answer is not None and _size_asked(args, kwargs) != 0:
+            self._turns.end()
 
     def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if self._keyword in kwargs:
@@ -444,7 +500,7 @@ class _Reads:
 
     def _read_on(self, args: Any, kwargs: Any) -> None:
         """Read what comes after that which is kept, and keep it too."""
-        rest = self._source_read(*args, **kwargs)
+        rest = self._read_source(*args, **kwargs)
         if rest:
             self._kept.append(rest)
             self._take_turn(rest)
@@ -481,9 +537,38 @@ class _OffloadedReads(_Reads):
         self._asked = None if self._kept else job.asked
         answer = job.result()
         self._kept.append(answer)
-        self._take_turn(answer)
-        if not answer and _size_asked(*job.asked) != 0:
-            self._turns.end()
+        try:
+            self._take_turn(answer)
+        finally:
+            if not answer:
+                self._note_end(answer, *job.asked)
+
+
+class _ByteChunks:
+    """The chunks of an iterable, as bytes that nobody else will change."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self._refused: list[Any] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        item = self._refused[0] if self._refused else next(self._items)
+        if isinstance(item, bytes):
+            return item
+        if isinstance(item, bytearray | memoryview):
+            return bytes(item)
+        # Once and for all: an image must not go on without a part of it.
+        self._refused = [item]
+        raise TypeError(
+            'a chunk of fd must be bytes, bytearray or memoryview, '
+            f'not {_type_name(item)}'
+        )
+
+    def close(self) -> None:
+        _close(self._items)
 
 
 class CooperativeReader:
@@ -524,9 +609,9 @@ class CooperativeReader:
             self._reads = _reads(fd, self._turns, keyword='length')
             self.read = self._reads.read  # type: ignore[method-assign]
             return
-        self._chunks = _CooperativeIterator(
-            fd, 'fd', 'a file-like or an iterable', self._turns
-        )
+        items = _iter_of(fd, 'fd', 'a file-like or an iterable')
+        chunks = _ByteChunks(items)
+        self._chunks = _CooperativeIterator(fd, chunks, self._turns)
         # Fetched for a read(n) and not yet returned.
         self._left = _Buffer()
         # How many reads are under way, -1 for a read(n): that one is alone,
@@ -555,15 +640,23 @@ class CooperativeReader:
         size = _checked_length(length)
         if self._under_way:
             raise RuntimeError('fd: another read is under way')
+        self._left.settle(size)
         piece = self._left.cut(size)
-        if piece is not None:
-            return piece
-        self._fetch(size - self._left.size())
-        return self._left.take(size)
+        if piece is None:
+            piece = self._gather(size) if size else b''
+        return piece
+
+    def _gather(self, size: int) -> Any:
+        self._under_way = -1
+        try:
+            return self._left.gather(size, self._next_chunk)
+        finally:
+            self._under_way = 0
 
     def _read_chunk(self) -> Any:
         if self._under_way < 0:
             raise RuntimeError('fd: another read is under way')
+        self._left.settle()
         if self._left:
             return self._left.take_chunk()
         self._under_way += 1
@@ -572,35 +665,14 @@ class CooperativeReader:
         finally:
             self._under_way -= 1
 
-    def _fetch(self, missing: int) -> None:
-        self._under_way = -1
-        try:
-            while missing > 0 and (chunk := self._next_chunk()):
-                self._left.append(chunk)
-                missing -= len(chunk)
-        finally:
-            self._under_way = 0
-
-    def _next_chunk(self) -> bytes:
+    def _next_chunk(self, _: int = 0) -> bytes:
         """Return the next chunk that is not empty, b'' at the end."""
-        for item in self._chunks:
-            if chunk := self._as_bytes(item):
-                return chunk
+        for chunk in self._chunks:
+            if chunk:
+                return chunk  # type: ignore[no-any-return]
         if self._closed:
             raise ValueError('fd: read of a closed CooperativeReader')
         return b''
-
-    def _as_bytes(self, item: Any) -> bytes:
-        if isinstance(item, bytes):
-            return item
-        if isinstance(item, bytearray | memoryview):
-            return bytes(item)
-        # It stays there: an image must not go on without a part of it.
-        self._chunks.put_back(item)
-        raise TypeError(
-            'a chunk of fd must be bytes, bytearray or memoryview, '
-            f'not {_type_name(item)}'
-        )
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -615,17 +687,15 @@ class CooperativeReader:
 
     def close(self) -> None:
         """Close *fd* where it has a ``close``; once or often is the same."""
-        if self._closed:
-            return
-        if self._chunk_size is not None:
-            self._reads.finish()
-        self._closed = True
         if self._chunk_size is None:
-            self._left.clear()
+            self._closed = True
+            self._left = _Buffer()
             self._chunks.close()
-        else:
+        elif not self._closed:
+            self._reads.finish()
             self._turns.end()
             _close(self.fd)
+            self._closed = True
 
 
 _DATA = (bytes, bytearray, memoryview, str)
@@ -642,6 +712,15 @@ def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
             f'{parameter} must have a read method, not {_type_name(source)}'
         )
     return read  # type: ignore[no-any-return]
+
+
+def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:
+    try:
+        return iter(source)
+    except TypeError as exc:
+        raise TypeError(
+            f'{parameter} must be {wanted}, not {_type_name(source)}'
+        ) from exc
 
 
 def _close(source: Any) -> None:
@@ -664,12 +743,11 @@ def _checked_length(length: int) -> int:
     return sys.maxsize if size < 0 else size
 
 
-def _integer(value: object, parameter: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, '__index__'):
-        raise TypeError(
-            f'{parameter} must be an integer, not {_type_name(value)}'
-        )
-    return operator.index(value)
+def _integer(value: Any, parameter: str) -> int:
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool):
+            return operator.index(value)
+    raise TypeError(f'{parameter} must be an integer, not {_type_name(value)}')
 
 
 def _size_asked(args: Any, kwargs: Any) -> int | None:
