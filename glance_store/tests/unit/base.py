@@ -312,9 +312,10 @@ def run_python(
     :returns: what the JSON in the last line that it printed says, or all the
         lines that it printed
     """
+    # With -P, nothing is imported from the folder that it happens to be in.
+    command = [sys.executable, '-P', *options, '-c', textwrap.dedent(code)]
     process = subprocess.run(
-        # -P: nothing is imported from the folder that it happens to be in.
-        [sys.executable, '-P', *options, '-c', textwrap.dedent(code), *args],
+        [*command, *args],
         env=environment(**variables),
         capture_output=True,
         text=True,

@@ -247,6 +247,18 @@ class TestInterrupted(base.HubTestCase):
         self.assertEqual(b'abc', read(5))
         self.assertEqual(b'de', read(5))
 
+    def test_more_on_a_thread_without_a_hub(self):
+        read = self.interrupted(base.Reading(b'abcdefghij'), 3)
+        self.assertEqual(b'abcdefg', base.in_native_thread(read, 7))
+        self.assertEqual(b'hij', base.in_native_thread(read, 7))
+
+    def test_rest_that_another_green_thread_takes(self):
+        read = self.interrupted(base.Reading(b'abcdefghij'), 3)
+        thread = eventlet.spawn(read, 7)
+        eventlet.sleep(0)
+        got = [read(7), thread.wait()]
+        self.assertEqual(b'abcdefghij', b''.join(sorted(got)))
+
     def test_file(self):
         path = self.useFixture(fixtures.TempDir()).join('image')
         with open(path, 'wb') as out:

@@ -397,6 +397,16 @@ class TestNames(Logging, base.HubTestCase):
         for part in (text, text[:10], text[-10:], '5, 116, 104'):
             self.assertNotIn(part, self.logger.output)
 
+    def test_no_image_data_of_an_error(self):
+        # A codec's error holds what it was to decode, and its repr shows it.
+        failure = UnicodeDecodeError('utf-8', SECRET, 0, 1, 'no text')
+        for make in (utils.cooperative_iter, utils.CooperativeReader):
+            self.assertRaises(
+                UnicodeDecodeError, list, make(base.Fetching(failure))
+            )
+        self.assertEqual(2, len(self.lines('ERROR')))
+        self.assertNotIn(SECRET.decode(), self.logger.output)
+
 
 class TestOff(base.HubTestCase):
     def streams(self):
