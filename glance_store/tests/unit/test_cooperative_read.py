@@ -336,7 +336,6 @@ class TestShared(base.HubTestCase):
             base.Answering(b'abcdefghij', None, *[b''] * 9)
         )
         first = eventlet.spawn(read, 10)
-        eventlet.sleep(0)
         second = eventlet.spawn(read, 3)
         eventlet.sleep(0)
         first.kill()
