@@ -83,8 +83,8 @@ IMAGE_SIZE = 256 * MIB
 
 # How much each stream reads at least, by reading its files more than once.
 # A page cache gives 256 MiB away in 30 ms, and what is to be seen must stand
-# out from the 10 ms by which a busy machine delays anybody.
-STREAM_SIZE = 1024 * MIB
+# out from the 30 ms by which a busy machine delays anybody.
+STREAM_SIZE = 2048 * MIB
 MOST_PASSES = 64
 
 # From one beat of the heartbeat to the next, in seconds.

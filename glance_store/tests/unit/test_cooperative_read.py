@@ -186,6 +186,8 @@ class TestInterrupted(base.HubTestCase):
         fd = base.Reading(b'abcdefghij')
         read = self.interrupted(fd, 3)
         self.assertEqual(b'abcdefg', read(7))
+        # Nor is anything read that nobody asked for.
+        self.assertEqual([(3,), (4,)], fd.calls)
         self.assertEqual(b'hij', read(7))
 
     def test_more_never_answers_more_than_asked(self):
@@ -310,6 +312,58 @@ class TestShared(base.HubTestCase):
             self.assertLessEqual(
                 max(map(len, got)), max(sizes) if min(sizes) > 0 else 256
             )
+
+    def test_every_one_gets_some(self):
+        for sizes in ((5, 5), (5, 3), (3, 5, 5)):
+            read = utils.cooperative_read(base.Reading(self.DATA))
+            got = [[] for _ in sizes]
+
+            def run(size, mine, read=read):
+                while answer := read(size):
+                    mine.append(answer)
+                    eventlet.sleep(0)
+
+            for thread in [
+                eventlet.spawn(run, size, mine)
+                for size, mine in zip(sizes, got, strict=True)
+            ]:
+                thread.wait()
+            self.assertNotIn([], got)
+
+    def test_never_more_than_asked(self):
+        # Even where one finds nothing yet while another is interrupted.
+        read = utils.cooperative_read(
+            base.Answering(b'abcdefghij', None, *[b''] * 9)
+        )
+        first = eventlet.spawn(read, 10)
+        second = eventlet.spawn(read, 3)
+        eventlet.sleep(0)
+        first.kill()
+        got = [second.wait() or b'']
+        self.assertLessEqual(len(got[0]), 3)
+        for _ in range(5):
+            got.append(read(3) or b'')
+            self.assertLessEqual(len(got[-1]), 3)
+        self.assertEqual(b'abcdefghij', b''.join(got))
+
+    def test_source_that_does_not_like_to_be_shared(self):
+        # As eventlet's sockets: two green threads that wait for one are an
+        # error.
+        class Source(base.Reading):
+            inside = False
+
+            def read(self, size):
+                assert not self.inside
+                self.inside = True
+                try:
+                    eventlet.sleep(0)
+                    return super().read(size)
+                finally:
+                    self.inside = False
+
+        read = utils.cooperative_read(Source(self.DATA))
+        got = self.share(read, 5, 3, 8)
+        self.assertEqual(sorted(self.DATA), sorted(b''.join(got)))
 
     def test_source_that_switches_itself(self):
         class Green(base.Reading):

@@ -176,6 +176,15 @@ class TestExamples(base.TestCase):
         )
 
 
+class TestConfigurationPage(base.TestCase):
+    def test_shows_the_options_from_the_code(self):
+        path = os.path.join(
+            base.ROOT, 'doc', 'source', 'configuration', 'index.rst'
+        )
+        with open(path) as page:
+            self.assertIn('.. show-options:: glance_store\n', page.read())
+
+
 class TestDropIn(base.TestCase):
     def imports(self):
         for name in sorted(os.listdir(FOLDER)):
