@@ -518,8 +518,9 @@ class _OffloadedReads(_Reads):
     _job: offload.Job | None = None
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = self._by_position(args, kwargs)
         while not self._kept and (self._job or offload.possible()):
-            self._read_on(*self._by_position(args, kwargs))
+            self._read_on(args, kwargs)
         return super().read(*args, **kwargs)
 
     def finish(self) -> None:
