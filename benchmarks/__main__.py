@@ -69,7 +69,7 @@ def _rows(name: str, seconds: float) -> list[pairs.Row]:
             *(name, str(seconds)),
         ],
         # eventlet says that it is deprecated, in each process.
-        env={**os.environ, 'PYTHONWARNINGS': 'ignore::DeprecationWarning'},
+        env={**os.environ, 'PYTHONWARNINGS': 'ignore'},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -33,8 +33,7 @@ LOG = logging.getLogger(__name__)
 
 opts.register_opts(cfg.CONF)
 
-# A file's name in a log line is cut to as many characters.
-_NAME_LENGTH = 200
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class _Wakeup:
@@ -117,18 +116,38 @@ class Shared:
         self.door.acquire()
 
 
+# What goes into a log line is quoted, so that a line break in it begins no
+# line of its own, and cut to this many characters.
+_LENGTH = 200
+
+
 def name_of(source: Any) -> str:
     """Return what the log calls *source*: its type, and a file's name.
 
-    The name is quoted, so that a line break in it does not begin a line of
-    its own. Anything else about *source* may be image data.
+    Anything else about *source* may be image data.
     """
     kind = type(source).__name__
     try:
         name = os.fsdecode(source.name)
     except Exception:
         return kind
-    return f'{kind} {name[:_NAME_LENGTH]!r}'
+    return f'{kind} {name[:_LENGTH]!r}'
+
+
+def description_of(error: Exception) -> str:
+    """Return what the log says of an error: its type, and its message.
+
+    There is no message where bytes are part of it: they may be image data,
+    as in the error of a codec.
+    """
+    kind = type(error).__name__
+    try:
+        if any(isinstance(arg, _BYTES) for arg in error.args):
+            return kind
+        message = str(error)
+    except Exception:
+        return kind
+    return f'{kind}: {message[:_LENGTH]!r}' if message else kind
 
 
 def log(level: int, message: str, *args: object) -> None:

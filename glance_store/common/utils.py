@@ -310,10 +310,14 @@ def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
 
 class _CooperativeIterator(cooperation.Shared):
     def __init__(
-        self, source: Any, items: Iterator[Any], turns: cooperation.Turns
+        self,
+        source: Any,
+        items: Iterator[Any],
+        turns: cooperation.Turns,
+        through: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     ) -> None:
         self._source = source
-        self._items = items
+        self._items = through(items)
         self._turns = turns
         # Fetched and not yet returned. All that is fetched passes through
         # here whenever there is a yield, so an interrupted one loses nothing,
@@ -360,9 +364,9 @@ class _CooperativeIterator(cooperation.Shared):
         except Exception as exc:
             cooperation.log(
                 logging.ERROR,
-                'iterating %s failed: %r',
+                'iterating %s failed: %s',
                 cooperation.name_of(self._source),
-                exc,
+                cooperation.description_of(exc),
             )
             raise
         finally:
@@ -446,6 +450,9 @@ class _Reads(cooperation.Shared):
             turn = self._turns.due()
             if turn is None:
                 return answer
+            if answer is None:  # nothing was taken that could be lost
+                self._turns.take(turn, answer)
+                return answer
             kept.append(answer)
             self._asked = args, kwargs
             self._awaited += 1
@@ -454,7 +461,7 @@ class _Reads(cooperation.Shared):
             finally:
                 self._awaited -= 1
                 if not answer:
-                    self._note_end(answer, args, kwargs)
+                    self._note_end(args, kwargs)
             if kept:
                 break
         if self._asked == (args, kwargs) and len(kept) == 1:
@@ -475,8 +482,9 @@ class _Reads(cooperation.Shared):
     def finish(self) -> None:
         """Wait until nothing is being read any more."""
 
-    def _note_end(self, answer: Any, args: Any, kwargs: Any) -> None:
-        if answer is not None and _size_asked(args, kwargs) != 0:
+    def _note_end(self, args: Any, kwargs: Any) -> None:
+        """Hear that this was answered with nothing."""
+        if _size_asked(args, kwargs) != 0:
             self._turns.end()
 
     def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -542,7 +550,7 @@ class _OffloadedReads(_Reads):
             self._take_turn(answer)
         finally:
             if not answer:
-                self._note_end(answer, *job.asked)
+                self._note_end(*job.asked)
 
 
 class _ByteChunks:
@@ -567,9 +575,6 @@ class _ByteChunks:
             'a chunk of fd must be bytes, bytearray or memoryview, '
             f'not {_type_name(item)}'
         )
-
-    def close(self) -> None:
-        _close(self._items)
 
 
 class CooperativeReader:
@@ -611,8 +616,9 @@ class CooperativeReader:
             self.read = self._reads.read  # type: ignore[method-assign]
             return
         items = _iter_of(fd, 'fd', 'a file-like or an iterable')
-        chunks = _ByteChunks(items)
-        self._chunks = _CooperativeIterator(fd, chunks, self._turns)
+        self._chunks = _CooperativeIterator(
+            fd, items, self._turns, _ByteChunks
+        )
         # Fetched for a read(n) and not yet returned.
         self._left = _Buffer()
         # How many reads are under way, -1 for a read(n): that one is alone,
