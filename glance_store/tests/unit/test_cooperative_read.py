@@ -162,6 +162,12 @@ class TestInterrupted(base.HubTestCase):
             self.assertIs(answer, read(4))
             self.assertEqual(b'next', read(4))
 
+    def test_what_is_no_data_whatever_is_asked(self):
+        for answer in (object(), None, 5, ['a', 'b']):
+            read = self.interrupted(base.Answering(answer, b'next'), 4)
+            self.assertIs(answer, read(5))
+            self.assertEqual(b'next', read(5))
+
     def test_nothing_yet(self):
         read = self.interrupted(base.Answering(None, b'a', b'b'), 4)
         self.assertIn(read(4), (None, b'a'))
@@ -176,6 +182,14 @@ class TestInterrupted(base.HubTestCase):
         self.assertEqual(1, len(fd.calls))
         self.assertEqual(b'fg', read(2))
         self.assertEqual(b'hij', read())
+
+    def test_less_then_more(self):
+        fd = base.Reading(b'abcdefghijklmnop')
+        read = self.interrupted(fd, 5)
+        self.assertEqual(b'ab', read(2))
+        self.assertEqual(b'cdefghi', read(7))
+        self.assertEqual([(5,), (4,)], fd.calls)
+        self.assertEqual(b'jklm', read(4))
 
     def test_zero(self):
         read = self.interrupted(base.Reading(b'abcdefghij'), 5)
@@ -345,6 +359,19 @@ class TestShared(base.HubTestCase):
             got.append(read(3) or b'')
             self.assertLessEqual(len(got[-1]), 3)
         self.assertEqual(b'abcdefghij', b''.join(got))
+
+    def test_two_interrupted_with_different_sizes(self):
+        for sizes in ((10, 3), (3, 10)):
+            for then in (3, 5, 10, 20):
+                read = utils.cooperative_read(base.Reading(self.DATA[:16]))
+                threads = [eventlet.spawn(read, size) for size in sizes]
+                # Both in their yields, before either of them is over.
+                for thread in threads:
+                    self.hub.schedule_call_global(0, thread.throw)
+                eventlet.sleep(0)
+                got = list(base.calls(lambda read=read, n=then: read(n), []))
+                self.assertLessEqual(max(map(len, got)), then)
+                self.assertEqual(self.DATA[:16], b''.join(got))
 
     def test_source_that_does_not_like_to_be_shared(self):
         # As eventlet's sockets: two green threads that wait for one are an

@@ -480,6 +480,30 @@ class TestAskedAtEachChunk(base.TestCase):
             self.assertEqual(b'abc', base.in_native_thread(step))
             self.assertEqual(b'def', base.in_native_thread(step))
 
+    def test_two_native_threads_at_once(self):
+        # One asks for an item while the other is in the middle of getting
+        # one. Neither has a hub to wait with, and none is made.
+        class Source(base.Fetching):
+            iterator = None
+
+            def __next__(self):
+                item = super().__next__()
+                if item == b'a':
+                    got.append(base.in_native_thread(other, self.iterator))
+                return item
+
+        def other(iterator):
+            item = next(iterator)
+            return item, hasattr(hubs._threadlocal, 'hub')
+
+        got = []
+        source = Source(b'a', b'b', b'c')
+        source.iterator = utils.cooperative_iter(source)
+        self.assertEqual(b'a', next(source.iterator))
+        self.assertEqual([(b'b', False)], got)
+        self.assertFalse(hasattr(hubs._threadlocal, 'hub'))
+        self.assertEqual([b'c'], list(source.iterator))
+
     def test_in_many_native_threads(self):
         # Each with a stream of its own, and no hub.
         def consume():
