@@ -159,6 +159,7 @@ class TestChunkiter(base.TestCase):
     def test_size_of_the_wrong_type_at_the_call(self):
         for size in (
             None,
+            True,
             '65536',
             b'1',
             65536.0,
@@ -175,6 +176,12 @@ class TestChunkiter(base.TestCase):
             exc = self.assertRaises(TypeError, utils.chunkreadable, fp, size)
             self.assertIn('chunk_size', str(exc))
             self.assertEqual([], fp.calls)
+
+    def test_read_of_the_wrong_type(self):
+        for answer in ([b'a'], 5, object()):
+            chunks = utils.chunkiter(base.Answering(answer), 5)
+            exc = self.assertRaises(TypeError, next, chunks)
+            self.assertIn(type(answer).__name__, str(exc))
 
     def test_not_a_file_like_at_the_call(self):
         for fp in (None, 5, [b'a'], object(), iter([b'a'])):

@@ -96,6 +96,19 @@ class TestWithoutHub(base.TestCase):
             self.assertIn('Fetching', logger.output)
             self.assertIn(type(failure).__name__, logger.output)
 
+    def test_exception_that_cannot_be_shown(self):
+        class Mute(Exception):
+            def __str__(self):
+                raise ValueError('mute')
+
+            __repr__ = __str__
+
+        failure = Mute()
+        iterator = utils.cooperative_iter(base.Fetching(failure))
+        self.assertIs(failure, self.assertRaises(Mute, next, iterator))
+        (line,) = self.lines('ERROR')
+        self.assertIn('Mute', line)
+
     def test_what_is_no_exception_is_no_error(self):
         for failure in (
             KeyboardInterrupt(),

@@ -163,7 +163,7 @@ class TestInterrupted(base.HubTestCase):
             self.assertEqual(b'next', read(4))
 
     def test_what_is_no_data_whatever_is_asked(self):
-        for answer in (object(), None, 5, ['a', 'b']):
+        for answer in (object(), 5, ['a', 'b']):
             read = self.interrupted(base.Answering(answer, b'next'), 4)
             self.assertIs(answer, read(5))
             self.assertEqual(b'next', read(5))
