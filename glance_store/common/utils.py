@@ -254,12 +254,9 @@ class _Chunks:
             raise RuntimeError('fp: another read is under way')
         self._under_way = True
         try:
-            return self._next_chunk()
+            chunk = self._parts.gather(self._size, self._read_part)
         finally:
             self._under_way = False
-
-    def _next_chunk(self) -> Any:
-        chunk = self._parts.gather(self._size, self._read_part)
         if chunk:
             return chunk
         if self._then is BlockingIOError:
@@ -351,12 +348,12 @@ class _CooperativeIterator(cooperation.Shared):
         return kept.popleft()
 
     def _fetch(self) -> Any:
-        if self._closed:
-            raise StopIteration
         if self.inside or self.door is not None:
             self.wait_for_entry()
         self.inside = True
         try:
+            if self._closed:
+                raise StopIteration
             return next(self._items)
         except StopIteration:
             self._turns.end()
@@ -446,7 +443,15 @@ class _Reads(cooperation.Shared):
             args, kwargs = self._by_position(args, kwargs)
         kept = self._kept
         while len(kept) <= self._awaited:
-            answer = self._read_source(*args, **kwargs)
+            if self.inside or self.door is not None:
+                self.wait_for_entry()
+            self.inside = True
+            try:
+                answer = self._source_read(*args, **kwargs)
+            finally:
+                self.inside = False
+                if self.door is not None:
+                    self.door.release()
             turn = self._turns.due()
             if turn is None:
                 return answer
