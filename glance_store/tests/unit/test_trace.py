@@ -399,12 +399,16 @@ class TestNames(Logging, base.HubTestCase):
 
     def test_no_image_data_of_an_error(self):
         # A codec's error holds what it was to decode, and its repr shows it.
-        failure = UnicodeDecodeError('utf-8', SECRET, 0, 1, 'no text')
-        for make in (utils.cooperative_iter, utils.CooperativeReader):
-            self.assertRaises(
-                UnicodeDecodeError, list, make(base.Fetching(failure))
-            )
-        self.assertEqual(2, len(self.lines('ERROR')))
+        for failure in (
+            UnicodeDecodeError('utf-8', SECRET, 0, 1, 'no text'),
+            ValueError(SECRET),
+            KeyError(bytearray(SECRET)),
+        ):
+            for make in (utils.cooperative_iter, utils.CooperativeReader):
+                self.assertRaises(
+                    type(failure), list, make(base.Fetching(failure))
+                )
+        self.assertEqual(6, len(self.lines('ERROR')))
         self.assertNotIn(SECRET.decode(), self.logger.output)
 
 
