@@ -392,6 +392,17 @@ class TestShared(base.HubTestCase):
         got = self.share(read, 5, 3, 8)
         self.assertEqual(sorted(self.DATA), sorted(b''.join(got)))
 
+        # Likewise where an interrupted answer is there to begin with.
+        read = utils.cooperative_read(Source(self.DATA))
+        run = base.Run(
+            lambda: self.assertRaises(base.Interrupted, read, 4),
+            # Its first turn away is the source's own.
+            lambda number: base.Interrupted() if number == 2 else None,
+        )
+        self.assertEqual(1, len(run.thrown))
+        got = self.share(read, 9, 7, 8)
+        self.assertEqual(sorted(self.DATA), sorted(b''.join(got)))
+
     def test_source_that_switches_itself(self):
         class Green(base.Reading):
             def read(self, size):
