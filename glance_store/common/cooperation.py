@@ -107,13 +107,13 @@ class Shared:
 
     def wait_for_entry(self) -> None:
         """Queue up, except on a native thread: it has nobody to wait with."""
-        if self.door is None:
-            if current_hub() is None:
-                return
+        hub = current_hub()
+        if self.door is None and hub is not None:
             # Whoever is inside releases it, not having seen it when entering.
             semaphore = importlib.import_module('eventlet.semaphore')
             self.door = semaphore.Semaphore(0)
-        self.door.acquire()
+        if self.door is not None:
+            self.door.acquire(blocking=hub is not None)
 
 
 # What goes into a log line is quoted, so that a line break in it begins no

@@ -17,8 +17,21 @@ mutable) is seen by the next stream and by none that is already under way.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from oslo_config import cfg
+from oslo_config import types
+
+
+class Seconds(types.Float):
+    """A time; unlike any other float it is a number, NaN is none."""
+
+    def __call__(self, value: Any) -> Any:
+        seconds = super().__call__(value)
+        if seconds != seconds:
+            raise ValueError(f'{value!r} is not a number of seconds')
+        return seconds
+
 
 GROUP = 'glance_store'
 
@@ -35,10 +48,10 @@ Small chunks make a stream yield often and cost more for each byte; large
 ones are cheaper, and keep everything else on the hub waiting for longer.
 """,
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'cooperative_yield_interval',
+        type=Seconds(min=0),
         default=0,
-        min=0,
         mutable=True,
         help="""
 How long a stream may run between two cooperative yields, in seconds.

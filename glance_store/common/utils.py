@@ -322,7 +322,8 @@ class _CooperativeIterator(cooperation.Shared):
         self._kept: collections.deque[Any] = collections.deque()
         # How many are about to come back for some of it.
         self._awaited = 0
-        self._closed = False
+        # What comes instead of a further item, when that is known.
+        self._over: BaseException | type[BaseException] | None = None
         # What is still to be closed, the source last: its iterator may want
         # to use it.
         self._open = [source] if items is source else [source, items]
@@ -352,19 +353,23 @@ class _CooperativeIterator(cooperation.Shared):
             self.wait_for_entry()
         self.inside = True
         try:
-            if self._closed:
-                raise StopIteration
+            if self._over is not None:
+                raise self._over
             return next(self._items)
         except StopIteration:
             self._turns.end()
             raise
         except Exception as exc:
+            # A handler may be interrupted as well, and the error must not be
+            # lost by that: a generator that raised it would just end next.
+            self._over = exc
             cooperation.log(
                 logging.ERROR,
                 'iterating %s failed: %s',
                 cooperation.name_of(self._source),
                 cooperation.description_of(exc),
             )
+            self._over = None
             raise
         finally:
             self.inside = False
@@ -377,7 +382,7 @@ class _CooperativeIterator(cooperation.Shared):
         What raises while it is closed, an interruption say, is tried again by
         the next call.
         """
-        self._closed = True
+        self._over = StopIteration
         self._kept.clear()
         self._turns.end()
         with contextlib.ExitStack() as stack:

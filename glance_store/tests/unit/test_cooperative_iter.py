@@ -16,8 +16,10 @@
 
 import io
 import logging
+import threading
 
 import eventlet
+from eventlet import hubs
 from eventlet import wsgi
 import greenlet
 
@@ -394,6 +396,24 @@ class TestShared(base.HubTestCase):
         items = [bytes([n]) for n in range(50)]
         got = self.share(utils.cooperative_iter(Source(*items)), 3)
         self.assertEqual(items, sorted(sum(got, [])))
+
+    def test_native_thread_does_not_queue(self):
+        # It would have nobody to wait with, and the queue is there for good.
+        class Meeting:
+            def __init__(self):
+                self.barrier = threading.Barrier(2)
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                self.barrier.wait(base.HANGING)
+                return hasattr(hubs._threadlocal, 'hub')
+
+        iterator = utils.cooperative_iter(Meeting())
+        iterator.door = eventlet.semaphore.Semaphore(1)
+        got = base.in_native_threads(lambda: next(iterator), 2)
+        self.assertEqual([False, False], got)
 
     def test_generator_that_switches_itself(self):
         # As one does that reads a green socket.

@@ -42,7 +42,7 @@ class TestOptions(base.TestCase):
     def test_out_of_range_is_refused(self):
         for value in (0, -1, -65536):
             self.refused(default_chunk_size=value)
-        for value in (-1, -0.001, float('-inf')):
+        for value in (-1, -0.001, float('-inf'), float('nan'), 'nan'):
             self.refused(cooperative_yield_interval=value)
 
     def test_wrong_type_is_refused(self):

@@ -16,6 +16,8 @@
 
 import io
 import logging
+
+import eventlet
 import re
 import sys
 
@@ -255,6 +257,44 @@ class TestOnHub(Logging, base.HubTestCase):
             for _ in range(3):
                 self.assertEqual(SECRET, step())
             self.end(step)
+
+    def test_interrupted_handler_loses_no_error(self):
+        # A generator has ended once it raised: were its error lost, the next
+        # call would take a cut image for a whole one.
+        class Green(logging.Handler):
+            def emit(self, record):
+                eventlet.sleep(0)
+
+        def source():
+            yield SECRET
+            raise failure
+
+        failure = ValueError('half of it')
+        logger = logging.getLogger('glance_store')
+        handler = Green(logging.ERROR)
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        for make in (
+            lambda: utils.cooperative_iter(source()).__next__,
+            lambda: utils.CooperativeReader(source()).read,
+        ):
+            step = make()
+            step()
+            caught = []
+            raised = []
+
+            def consume(step=step, caught=caught, raised=raised):
+                try:
+                    base.insist(step, caught)
+                except ValueError as exc:
+                    raised.append(exc)
+
+            base.Run(
+                consume,
+                lambda number: base.never() if number == 1 else None,
+            )
+            self.assertEqual([failure], raised)
+            self.assertEqual(1, len(caught))
 
 
 class TestWithoutHub(Logging, base.TestCase):
