@@ -86,13 +86,13 @@ class Shared:
     A source may switch by itself, while it waits for a socket say, and not
     every source likes to be entered again meanwhile: a generator refuses. As
     long as that does not happen, entering costs a mark; only once it did,
-    there is a door, with a queue before it, which then stays. To enter:
+    there is a door, with a queue before it, which then stays. To enter::
 
         if self.inside or self.door is not None:
             self.wait_for_entry()
         self.inside = True
 
-    and to leave:
+    and to leave::
 
         self.inside = False
         if self.door is not None:
