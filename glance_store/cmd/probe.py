@@ -276,9 +276,11 @@ class Streams:
         with contextlib.closing(self._wrap(file)) as reader:
             read = reader.read
             for _ in range(self.load.passes):
+                if self.stopped:
+                    break
+                file.seek(0)
                 while not self.stopped and (chunk := read(size)):
                     total += len(chunk)
-                file.seek(0)
         return total
 
     def _count(self, event: str, switch: tuple[object, object]) -> None:
