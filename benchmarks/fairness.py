@@ -143,14 +143,18 @@ def _lateness(rounds: list[_Round], unit: float) -> dict[str, Any]:
 
 
 def _one_chunk_each(paths: list[pathlib.Path]) -> float:
-    """Return how long it takes to read a chunk of each file."""
+    """Return how long it takes to read a chunk of each file.
+
+    Each is held until the next one of its file is there, as by a stream.
+    """
     files = [path.open('rb') for path in paths]
+    chunks = [b''] * len(files)
     took: list[float] = []
     with pairs.no_collector():
         for _ in range(16):
             start = pyperf.perf_counter()
-            for fp in files:
-                fp.read(_CHUNK)
+            for number, fp in enumerate(files):
+                chunks[number] = fp.read(_CHUNK)
             took.append(pyperf.perf_counter() - start)
             if not files[0].peek(1):
                 break
