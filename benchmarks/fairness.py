@@ -15,6 +15,7 @@
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+import os
 import pathlib
 import resource
 import statistics
@@ -83,12 +84,15 @@ def measure(
     for number, path in enumerate(paths):
         # Of many sizes, so that no two streams end in one round.
         path.write_bytes(bytes((32 + number) * _CHUNK if seconds else _CHUNK))
+    # Not while the streams run.
+    os.sync()
     for streams in (1, 8, 64):
         used = paths[:streams]
         units = []
         rounds: dict[str, list[_Round]] = {name: [] for name in ways()}
-        for _ in range(5 if seconds else 1):
-            for name in rounds:
+        for first in range(5 if seconds else 1):
+            # Another one begins each time.
+            for name in [*rounds][first:] + [*rounds][:first]:
                 units.append(_one_chunk_each(used))
                 rounds[name].append(_round(name, used, seconds / 2))
         for name in rounds:
