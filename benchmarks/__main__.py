@@ -82,7 +82,11 @@ def _figure(value: float) -> str:
 
 
 def _details(rows: list[pairs.Row]) -> table.Table:
-    details = table.Table(title='All figures')
+    details = table.Table(
+        title='All figures',
+        caption='low and high are the quartiles; of a lateness, low is the '
+        'median, the middle the 99th percentile, and high the worst',
+    )
     for name in ('case', 'on', 'of', 'beside'):
         details.add_column(name)
     for name in ('median', 'low', 'high'):

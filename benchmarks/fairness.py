@@ -13,9 +13,11 @@
 """Many streams on one hub, and a heartbeat that is late because of them."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import functools
-import itertools
+import os
 import pathlib
+import resource
 import statistics
 from typing import Any
 
@@ -35,6 +37,7 @@ OURS_1_MS = 'ours, 1 ms'
 
 _CHUNK = 64 * KiB
 _BEAT = 0.001
+_BEGIN = 0.02
 
 
 def _reads(library: Any, fp: Any) -> Callable[[], Any]:
@@ -58,6 +61,17 @@ def ways() -> dict[str, Callable[[Any], Callable[[], Any]]]:
     }
 
 
+@dataclasses.dataclass
+class _Round:
+    """What became of one way while it ran."""
+
+    late: list[float] = dataclasses.field(default_factory=list)
+    # Beats during which the kernel took the processor away: how late these
+    # are says nothing about the streams.
+    disturbed: list[float] = dataclasses.field(default_factory=list)
+    rate: float = 0
+
+
 def measure(
     where: str, folder: pathlib.Path, seconds: float
 ) -> Iterator[pairs.Row]:
@@ -66,96 +80,110 @@ def measure(
     The figures are in units of what all the streams take to read one chunk
     each, with nothing between the reads.
     """
-    path = folder / 'fairness'
-    path.write_bytes(bytes(MiB if not seconds else 16 * MiB))
-    rounds = 5 if seconds else 1
+    paths = [folder / str(number) for number in range(64)]
+    for number, path in enumerate(paths):
+        # Of many sizes, so that no two streams end in one round.
+        path.write_bytes(bytes((32 + number) * _CHUNK if seconds else _CHUNK))
+    # Not while the streams run.
+    os.sync()
     for streams in (1, 8, 64):
-        late: dict[str, list[list[float]]] = {name: [] for name in ways()}
-        speed: dict[str, list[float]] = {name: [] for name in ways()}
+        used = paths[:streams]
         units = []
-        for _ in range(rounds):
-            for name in late:
-                units.append(_one_chunk_each(path, streams))
-                lateness, rate = _round(name, path, streams, seconds / 2)
-                late[name].append(lateness)
-                speed[name].append(rate)
-        unit = statistics.median(units)
-        for name, beats in late.items():
-            yield _lateness(name, where, streams, beats, unit)
+        rounds: dict[str, list[_Round]] = {name: [] for name in ways()}
+        for first in range(5 if seconds else 1):
+            # Another one begins each time.
+            for name in [*rounds][first:] + [*rounds][:first]:
+                units.append(_one_chunk_each(used))
+                rounds[name].append(_round(name, used, seconds / 2))
+        for name in rounds:
+            yield pairs.Row(
+                case=LATENESS,
+                where=where,
+                what=f'streams: {streams}',
+                against=name,
+                unit='chunks of all streams',
+                **_lateness(rounds[name], statistics.median(units)),
+            )
             ratios = [
-                one / bare
+                one.rate / bare.rate
                 for one, bare in zip(
-                    speed[name], speed[peers.BARE], strict=True
+                    rounds[name], rounds[peers.BARE], strict=True
                 )
             ]
+            rate = statistics.median(one.rate for one in rounds[name])
             yield pairs.Row(
                 case=SPEED,
                 where=where,
                 what=f'streams: {streams}',
                 against=name,
                 unit='of the bare loops',
-                count=rounds,
-                absolute={'MiB/s': statistics.median(speed[name])},
+                count=len(ratios),
+                absolute={'MiB/s': rate},
                 **pairs.summary(ratios),
             )
 
 
-def _lateness(
-    name: str, where: str, streams: int, rounds: list[list[float]], unit: float
-) -> pairs.Row:
-    beats = sorted(itertools.chain.from_iterable(rounds))
-    percentile = {
-        'median': beats[len(beats) // 2],
-        '99th': beats[len(beats) * 99 // 100],
-        'worst': beats[-1],
+def _lateness(rounds: list[_Round], unit: float) -> dict[str, Any]:
+    """Return the median as low, the 99th percentile, the worst as high."""
+    late = sorted(x for one in rounds for x in one.late)
+    disturbed = [x for one in rounds for x in one.disturbed]
+    late = late or sorted(disturbed)
+    median, high = late[len(late) // 2], late[-1]
+    percentile = late[len(late) * 99 // 100]
+    return {
+        'count': len(late),
+        'low': median / unit,
+        'value': percentile / unit,
+        'high': high / unit,
+        'absolute': {
+            'median, ms': 1000 * median,
+            '99th percentile, ms': 1000 * percentile,
+            'worst, ms': 1000 * high,
+            'one chunk of each stream, ms': 1000 * unit,
+            'beats when the processor was taken away': len(disturbed),
+            'worst of those, ms': 1000 * max(disturbed, default=0),
+        },
     }
-    absolute = {f'{k}, ms': 1000 * v for k, v in percentile.items()}
-    absolute['worst of each round, median, ms'] = 1000 * statistics.median(
-        map(max, rounds)
-    )
-    absolute['one chunk of each stream, ms'] = 1000 * unit
-    return pairs.Row(
-        case=LATENESS,
-        where=where,
-        what=f'streams: {streams}',
-        against=name,
-        unit='chunks of all streams',
-        count=len(beats),
-        low=percentile['median'] / unit,
-        value=percentile['99th'] / unit,
-        high=percentile['worst'] / unit,
-        absolute=absolute,
-    )
 
 
-def _one_chunk_each(path: pathlib.Path, streams: int) -> float:
-    """Return how long it takes to read a chunk of each of so many files."""
-    files = [path.open('rb') for _ in range(streams)]
+def _one_chunk_each(paths: list[pathlib.Path]) -> float:
+    """Return how long it takes to read a chunk of each file.
+
+    Each is held until the next one of its file is there, as by a stream.
+    """
+    files = [path.open('rb') for path in paths]
+    chunks = [b''] * len(files)
     took: list[float] = []
     with pairs.no_collector():
         for _ in range(16):
             start = pyperf.perf_counter()
-            for fp in files:
-                fp.read(_CHUNK)
+            for number, fp in enumerate(files):
+                chunks[number] = fp.read(_CHUNK)
             took.append(pyperf.perf_counter() - start)
+            if not files[0].peek(1):
+                break
+    for fp in files:
+        fp.close()
     return statistics.median(took)
 
 
-def _round(
-    name: str, path: pathlib.Path, streams: int, seconds: float
-) -> tuple[list[float], float]:
-    """Return how late each beat was, and MiB/s of all streams together."""
+def _preemptions() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+
+
+def _round(name: str, paths: list[pathlib.Path], seconds: float) -> _Round:
+    """Stream each file again and again until the time is over."""
     interval = 0.001 if name == OURS_1_MS else 0
     cfg.CONF.set_override(
         'cooperative_yield_interval', interval, 'glance_store'
     )
     way = ways()[name]
+    result = _Round()
     begun = pyperf.perf_counter()
     until = begun + max(seconds, 0.05)
-    late: list[float] = []
     count = 0
 
-    def download() -> None:
+    def download(path: pathlib.Path) -> None:
         nonlocal count
         size = path.stat().st_size
         while True:
@@ -173,14 +201,24 @@ def _round(
             eventlet.sleep(0)
 
     def heartbeat() -> None:
-        while not late or pyperf.perf_counter() < until:
+        # Not while they all begin at once.
+        eventlet.sleep(_BEGIN)
+        while True:
+            preemptions = _preemptions()
             due = pyperf.perf_counter() + _BEAT
             eventlet.sleep(_BEAT)
-            late.append(pyperf.perf_counter() - due)
+            late = pyperf.perf_counter() - due
+            if preemptions == _preemptions():
+                result.late.append(late)
+            else:
+                result.disturbed.append(late)
+            if pyperf.perf_counter() >= until:
+                return
 
     with pairs.no_collector():
         everyone = [eventlet.spawn(heartbeat)]
-        everyone += [eventlet.spawn(download) for _ in range(streams)]
+        everyone += [eventlet.spawn(download, path) for path in paths]
         for one in everyone:
             one.wait()
-    return late, count / MiB / (pyperf.perf_counter() - begun)
+    result.rate = count / MiB / (pyperf.perf_counter() - begun)
+    return result

@@ -102,7 +102,15 @@ def _by_preload(path: pathlib.Path, seconds: float) -> dict[str, str]:
     source = pathlib.Path(__file__).with_name('slowread.c')
     library = path.with_name('slowread.so')
     subprocess.run(  # noqa: S603
-        [compiler, '-shared', '-fPIC', '-o', str(library), str(source)],
+        [
+            compiler,
+            '-shared',
+            '-fPIC',
+            '-o',
+            str(library),
+            str(source),
+            '-ldl',
+        ],
         check=True,
     )
     path.write_bytes(fuse.CONTENT)
