@@ -685,10 +685,15 @@ class SignalTestCase(ProbeTestCase):
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 {ENDLESS}
 probe.ways = lambda interval, ways=probe.ways: ways(interval)[{row}:]
+def run(streams, number, run=probe.Streams.run):
+    print('begun:', number, file=sys.stderr, flush=True)
+    run(streams, number)
+probe.Streams.run = run
 """
             )
         )
         terminal.read_until(f'streaming: {NAMES[row]}')
+        terminal.read_until('begun: 0')
         self.assertEqual(1, len(os.listdir(self.temporary)))
         return terminal
 
