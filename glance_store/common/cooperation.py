@@ -92,8 +92,11 @@ class Shared:
             # Whoever is inside releases it, not having seen it when entering.
             semaphore = importlib.import_module('eventlet.semaphore')
             self.door = semaphore.Semaphore(0)
-        if self.door is not None:
-            self.door.acquire(blocking=hub is not None)
+        if self.door is None:
+            return
+        waits = hub is not None and hub.greenlet.getcurrent() != hub.greenlet
+        if not self.door.acquire(blocking=waits) and hub is not None:
+            raise RuntimeError('the hub itself cannot wait for a source')
 
 
 # What goes into a log line is quoted, so that a line break in it begins no

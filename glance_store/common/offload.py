@@ -18,10 +18,13 @@ thread of the pool can wait instead, and the green thread waits for that one.
 """
 
 from collections.abc import Callable
+import errno
 import importlib
+import io
 import os
 import stat
 import sys
+import tempfile
 from typing import Any
 
 from oslo_config import cfg
@@ -37,15 +40,22 @@ def wanted(source: Any) -> bool:
 def _suits(source: Any) -> bool:
     """Tell whether *source* is a regular file, read as the system does it.
 
-    A socket or a pipe must stay on its hub. So must whatever eventlet itself
-    made of a file: to read that in another thread would want a hub there.
+    A socket or a pipe must stay on its hub. So must whatever has a reading of
+    its own, eventlet's files among them: in another thread it would want a
+    hub there. That leaves the classes of the io module.
     """
-    if type(_innermost(source)).__module__.startswith('eventlet.'):
+    if isinstance(source, tempfile._TemporaryFileWrapper):
+        source = source.file
+    if not isinstance(source, _FILES):
         return False
     try:
-        return stat.S_ISREG(os.fstat(source.fileno()).st_mode)
-    except (AttributeError, OSError, TypeError, ValueError):
+        green = type(_innermost(source)).__module__.startswith('eventlet.')
+        return not green and stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+    except Exception:  # whatever a class that is derived from them may raise
         return False
+
+
+_FILES = (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)
 
 
 def _innermost(source: Any) -> Any:
@@ -64,15 +74,19 @@ def _pool() -> Any:
     """Return eventlet's pool, as a module, None where it is of no use.
 
     There is one pool in a process. It answers the hub that was the first to
-    use it, and no other; its threads do not outlive a fork.
+    use it, and no other, and its threads do not outlive a fork. Nor can the
+    hub's own green thread wait for anything.
     """
     hub = cooperation.current_hub()
     if hub is None or _pool_was_lost:
         return None
+    if hub.greenlet.getcurrent() is hub.greenlet:
+        return None
     # Where there is a hub, eventlet is there. This part of it may not be.
     pool = importlib.import_module('eventlet.tpool')
     pool.setup()
-    return pool if pool._coro.parent is hub.greenlet else None
+    useful = pool._nthreads and pool._coro.parent is hub.greenlet
+    return pool if useful else None
 
 
 _pool_was_lost = False
@@ -95,9 +109,10 @@ class Job:
     ) -> None:
         self.asked = args, kwargs
         self._read = read
-        self._started = False
-        # A native event, monkey-patched or not: a pool's thread sets it, and
-        # the stream may have moved to a thread without a hub meanwhile.
+        self._process = os.getpid()
+        # What the hub hears of the pool, and what is there for everybody
+        # else. The latter is native, monkey-patched or not.
+        self._answered: Any = None
         patcher = sys.modules['eventlet.patcher']
         self._done = patcher.original('threading').Event()
         self._answer: Any = None
@@ -106,18 +121,24 @@ class Job:
     def wait(self) -> None:
         """Wait for the answer; the first to wait sets the read going.
 
-        Where the pool is of no use, the thread waits as a whole.
+        As many as like may wait and stop waiting: that takes no thread of the
+        pool. Where the pool is of no use, the thread waits as a whole.
         """
+        if self._process != os.getpid():
+            self._error = OSError(errno.ECANCELED, 'lost in a fork: fd.read')
+            return
         pool = _pool()
-        if self._started:
-            do = self._done.wait
-        else:
-            self._started = True
-            do = self._run
+        if self._answered is None:
+            if pool is None:
+                self._run()
+                return
+            # As tpool.execute does it, which would have one waiter only.
+            self._answered = pool.event.Event()
+            pool._reqq.put((self._answered, self._run, (), {}))
         if pool is None:
-            do()
+            self._done.wait()
         else:
-            pool.execute(do)
+            self._answered.wait()
 
     def _run(self) -> None:
         try:
@@ -130,6 +151,10 @@ class Job:
 
     def result(self) -> Any:
         """Return what was read, or raise what was raised."""
-        if self._error is not None:
-            raise self._error
-        return self._answer
+        error, self._error = self._error, None
+        if error is None:
+            return self._answer
+        try:
+            raise error
+        finally:
+            del error

@@ -163,7 +163,7 @@ class _Buffer(collections.deque[Any]):
             gathered = self._gathered = io.StringIO() if text else io.BytesIO()
             gathered.write(piece)
         missing = size - gathered.tell()
-        while missing and (piece := self._first_piece(missing, fetch)):
+        while missing > 0 and (piece := self._first_piece(missing, fetch)):
             missing -= gathered.write(piece)
         self._gathered = None
         return gathered.getvalue()
@@ -214,11 +214,7 @@ def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
     :raises RuntimeError: from ``next()``, where another green thread is in
         the middle of it
     """
-    size = _checked_size(chunk_size)
-    read = _read_of(fp, 'fp')
-    if offload.wanted(fp):
-        read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
-    return _Chunks(read, size)
+    return _chunks(fp, 'fp', chunk_size)
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
@@ -234,7 +230,17 @@ def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
     :raises TypeError: as :func:`chunkiter` does
     :raises ValueError: as :func:`chunkiter` does
     """
-    return chunkiter(iter, chunk_size) if hasattr(iter, 'read') else iter
+    if not hasattr(iter, 'read'):
+        return iter
+    return _chunks(iter, 'iter', chunk_size)
+
+
+def _chunks(source: Any, parameter: str, chunk_size: int) -> '_Chunks':
+    size = _checked_size(chunk_size)
+    read = _read_of(source, parameter)
+    if offload.wanted(source):
+        read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
+    return _Chunks(read, size)
 
 
 class _Chunks:
@@ -342,6 +348,8 @@ class _CooperativeIterator(cooperation.Shared):
                     raise self._over
                 item = next(self._items)
             except StopIteration:
+                if len(kept) > self._awaited:
+                    break  # of one who was interrupted meanwhile
                 self._turns.end()
                 raise
             except Exception as exc:
@@ -352,9 +360,11 @@ class _CooperativeIterator(cooperation.Shared):
                 if self.door is not None:
                     self.door.release()
             turn = self._turns.due()
-            if turn is None:
+            if turn is None and len(kept) <= self._awaited:
                 return item
             kept.append(item)
+            if turn is None:
+                break
             self._awaited += 1
             try:
                 self._turns.take(turn, item)
@@ -468,12 +478,14 @@ class _Reads(cooperation.Shared):
                 if self.door is not None:
                     self.door.release()
             turn = self._turns.due()
-            if turn is None:
+            if turn is None and len(kept) <= self._awaited:
                 return answer
-            if answer is None:  # nothing was taken that could be lost
-                self._turns.take(turn, answer)
+            if not answer and self._took_nothing(answer, args, kwargs):
+                self._take_turn(answer)
                 return answer
             kept.append(answer)
+            if turn is None:
+                break
             self._awaited += 1
             try:
                 self._turns.take(turn, answer)
@@ -483,12 +495,13 @@ class _Reads(cooperation.Shared):
             finally:
                 self._awaited -= 1
                 if not answer:
-                    self._note_end(args, kwargs)
+                    self._turns.end()
             if kept and kept[0] is answer and not kept.begun:
                 return kept.popleft()
             if kept:
                 break
         left, *asked = self._left
+        self._left = _NOTHING_LEFT
         if kept[0] is left and asked == [args, kwargs] and not kept.begun:
             return kept.popleft()
         return self._answer_otherwise(args, kwargs)
@@ -507,10 +520,10 @@ class _Reads(cooperation.Shared):
     def finish(self) -> None:
         """Wait until nothing is being read any more."""
 
-    def _note_end(self, args: Any, kwargs: Any) -> None:
-        """Hear that this was answered with nothing."""
-        if _size_asked(args, kwargs) != 0:
-            self._turns.end()
+    @staticmethod
+    def _took_nothing(answer: Any, args: Any, kwargs: Any) -> bool:
+        """Tell an empty answer that is not the end, and need not be kept."""
+        return answer is None or _size_asked(args, kwargs) == 0
 
     def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if self._keyword in kwargs:
@@ -522,6 +535,8 @@ class _Reads(cooperation.Shared):
         kept = self._kept
         if not all(isinstance(answer, _DATA) for answer in kept):
             return kept.popleft()
+        for position, answer in enumerate(kept):
+            kept[position] = _unchangeable(answer)
         size = _size_asked(args, kwargs)
         held = kept.size()
         if size is None or size > held:
@@ -551,13 +566,17 @@ class _OffloadedReads(_Reads):
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = self._by_position(args, kwargs)
+        if _size_asked(args, kwargs) == 0:
+            return super().read(*args, **kwargs)
         while not self._kept and (self._job or offload.possible()):
             self._read_on(args, kwargs)
         return super().read(*args, **kwargs)
 
     def finish(self) -> None:
-        if self._job is not None:
-            self._job.wait()
+        waited_for = None
+        while self._job is not None and self._job is not waited_for:
+            waited_for = self._job
+            waited_for.wait()
 
     def _read_on(self, args: Any, kwargs: Any) -> None:
         if self._job is None:
@@ -574,7 +593,7 @@ class _OffloadedReads(_Reads):
             self._take_turn(answer)
         finally:
             if not answer:
-                self._note_end(*job.asked)
+                self._turns.end()
 
 
 class _ByteChunks:
@@ -783,8 +802,17 @@ def _integer(value: Any, parameter: str) -> int:
 
 def _size_asked(args: Any, kwargs: Any) -> int | None:
     """Return the size that the arguments of a read ask for, None for all."""
-    size = args[0] if args else next(iter(kwargs.values()), None)
-    return size if isinstance(size, int) and size >= 0 else None
+    size = args[0] if args else kwargs.get(_size_name(kwargs))
+    try:
+        return operator.index(size) if size >= 0 else None
+    except TypeError:
+        return None
+
+
+def _size_name(kwargs: Any) -> Any:
+    """Return the first argument that is no flag."""
+    names = (name for name in kwargs if not isinstance(kwargs[name], bool))
+    return next(names, None)
 
 
 def _asking_less(by: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -794,5 +822,4 @@ def _asking_less(by: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return args, kwargs
     if args:
         return (size - by, *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return (), {**kwargs, name: size - by}
+    return (), {**kwargs, _size_name(kwargs): size - by}

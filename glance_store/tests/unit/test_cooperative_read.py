@@ -14,6 +14,7 @@
 
 """``cooperative_read(fd)``."""
 
+import gc
 import io
 import tracemalloc
 
@@ -293,6 +294,98 @@ class TestInterrupted(base.HubTestCase):
         self.addCleanup(tracemalloc.stop)
         self.assertEqual('x', read(1))
         self.assertLess(tracemalloc.get_traced_memory()[1], 100000)
+
+
+class TestInterruptedOddly(base.HubTestCase):
+    """Answers that are no part of the data, or not by the byte."""
+
+    def interrupt(self, call, *args):
+        caught = []
+
+        def run():
+            try:
+                call(*args)
+            except base.Interrupted as exc:
+                caught.append(exc)
+
+        base.Run(
+            run, lambda number: base.Interrupted() if number == 1 else None
+        )
+        self.assertEqual(1, len(caught))
+
+    def test_read_of_nothing_is_not_the_end(self):
+        for make in (utils.cooperative_read, utils.CooperativeReader):
+            for size in (3, -1):
+                stream = make(io.BytesIO(b'abcdef'))
+                read = getattr(stream, 'read', stream)
+                self.interrupt(read, 0)
+                wanted = b'abcdef' if size < 0 else b'abc'
+                self.assertEqual(wanted, read(size))
+                self.assertEqual(b'abcdef'[len(wanted) :], read())
+        reader = utils.CooperativeReader(io.BytesIO(b'abcdef'))
+        self.interrupt(reader.read, 0)
+        self.assertEqual([b'abcdef'], list(reader))
+
+    def test_end_in_spite_of_interruptions_and_other_sizes(self):
+        read = utils.cooperative_read(io.BytesIO(b'abc'))
+        self.assertEqual(b'abc', read(10))
+        for size in (10, 3):
+            self.interrupt(read, size)
+            self.assertEqual(b'', read(size + 1))
+
+    def test_memory_of_larger_items(self):
+        data = bytes(range(80))
+        read = utils.cooperative_read(
+            base.Answering(memoryview(data).cast('I'), *[b''] * 30)
+        )
+        self.interrupt(read, 80)
+        pieces = [read(8) for _ in range(11)]
+        self.assertEqual(data, b''.join(pieces))
+        self.assertEqual({8, 0}, set(map(len, pieces)))
+
+    def test_flags_are_no_sizes(self):
+        class Response(base.Reading):
+            def read(self, amt=None, decode_content=None):
+                return super().read(amt)
+
+        for kwargs in ({'decode_content': True}, {'decode_content': False}):
+            read = utils.cooperative_read(Response(bytes(50)))
+            self.interrupt(read, 10)
+            self.assertEqual(50, len(read(**kwargs)))
+            read = utils.cooperative_read(Response(bytes(50)))
+            self.interrupt(read, 10)
+            self.assertEqual(20, len(read(**kwargs, amt=20)))
+
+    def test_sizes_of_other_types(self):
+        class Size:
+            def __index__(self):
+                return 5
+
+            def __ge__(self, other):
+                return other <= 5
+
+            def __sub__(self, other):
+                return 5 - other
+
+            def __gt__(self, other):
+                return other < 5
+
+        read = utils.cooperative_read(io.BytesIO(bytes(50)))
+        self.interrupt(read, 10)
+        self.assertEqual(5, len(read(Size())))
+
+    def test_nothing_is_held_afterwards(self):
+        dropped = []
+
+        class Answer(bytes):
+            def __del__(self):
+                dropped.append(len(self))
+
+        read = utils.cooperative_read(base.Answering(Answer(bytes(100))))
+        self.interrupt(read, 100)
+        self.assertEqual(100, len(read(100)))
+        gc.collect()
+        self.assertEqual([100], dropped)
 
 
 class TestShared(base.HubTestCase):

@@ -47,13 +47,11 @@ with open(path, 'wb') as f:
     f.write(DATA)
 
 
-class Storage:
+class Storage(io.FileIO):
     'A regular file; each read waits until it is let through.'
 
     def __init__(self, path=path):
-        self.file = open(path, 'rb')
-        self.fileno = self.file.fileno
-        self.name = path
+        super().__init__(path)
         self.gate = native.Semaphore(0)
         self.begun = native.Semaphore(0)
         self.threads = []
@@ -63,7 +61,7 @@ class Storage:
         self.threads.append(native.get_ident())
         self.begun.release()
         assert self.gate.acquire(timeout=60), 'nobody let this read through'
-        answer = self.file.read(*args)
+        answer = super().read(*args)
         self.events.append('read')
         return answer
 
@@ -72,8 +70,9 @@ class Storage:
             self.gate.release()
 
     def close(self):
-        self.events.append('closed')
-        self.file.close()
+        if not self.closed:
+            self.events.append('closed')
+        super().close()
 
 
 def interrupted(call, *args):
@@ -131,7 +130,7 @@ class TestOffload(base.TestCase):
         for name, kind in kinds.items():
             let_soon(storage)
             got[name] = kind() == DATA[:9]
-            storage.file.seek(0)
+            storage.seek(0)
         answer(got=got, elsewhere=here not in storage.threads)
         """
         for hub in ('epolls', 'poll', 'selects', 'asyncio'):
@@ -150,64 +149,66 @@ class TestOffload(base.TestCase):
         """)
         self.assertTrue(facts['same'])
 
-    def test_who_is_not_offloaded(self):
-        # Where the read is made tells: a pool's thread is another one.
+    def test_who_is_offloaded(self):
         facts = self.run_test("""
-        def thread_of(source):
-            'Read what a green socket or a file has; return where.'
-            made = []
-            read = source.read
-
-            def noting(*args):
-                made.append(native.get_ident())
-                return read(*args)
-
-            class Noting:
-                def __getattr__(self, name):
-                    return getattr(source, name)
-
-            noted = Noting()
-            noted.read = noting
-            utils.cooperative_read(noted)(1)
-            return 'here' if made == [native.get_ident()] else 'pool'
+        from unittest import mock
 
         from eventlet import greenio
         from eventlet.green import socket
+
+        def kind(source):
+            return type(utils.cooperative_read(source).__self__).__name__
+
+        def raising(*args):
+            raise RuntimeError('not you')
+
+        class Odd(io.FileIO):
+            fileno = raising
+
+        class OddText(io.TextIOBase):
+            buffer = property(raising)
+
+        class Proxy:
+            'What wraps a file may do anything to read it.'
+
+            def __getattr__(self, name):
+                return getattr(whole, name)
+
         left, right = socket.socketpair()
-        left.sendall(b'a')
         reading, writing = os.pipe()
-        os.write(writing, b'a')
         terminal, other = os.openpty()
-        os.write(terminal, b'a' + os.linesep.encode())
-
-        class Raw(io.RawIOBase):
-            pass
-
-        facts = {
-            'file': thread_of(open(path, 'rb')),
-            'unbuffered': thread_of(open(path, 'rb', buffering=0)),
-            'text': thread_of(open(path, encoding='latin-1')),
-            'temporary': thread_of(tempfile.NamedTemporaryFile()),
-            'green socket': thread_of(right.makefile('rb')),
-            'pipe': thread_of(open(reading, 'rb', buffering=0)),
-            'terminal': thread_of(open(other, 'rb', buffering=0)),
-            'memory': thread_of(io.BytesIO(b'a')),
-            'number': thread_of(type('N', (), {
-                'read': lambda self, *args: b'', 'fileno': lambda self: 'x',
-            })()),
-            'closed': thread_of(type('C', (), {
-                'read': lambda self, *args: b'', 'fileno': lambda self: -1,
-            })()),
-        }
-        green = greenio.GreenPipe(open(path, 'rb'))
-        facts['green file'] = type(utils.cooperative_read(green).__self__)
-        facts['green file'] = facts['green file'].__name__
-        answer(**facts)
+        whole = open(path, 'rb')
+        spooled = tempfile.SpooledTemporaryFile()
+        closed = open(path, 'rb')
+        closed.close()
+        answer(
+            offloaded={
+                'file': kind(open(path, 'rb')),
+                'unbuffered': kind(open(path, 'rb', buffering=0)),
+                'both ways': kind(open(path, 'r+b')),
+                'text': kind(open(path, encoding='latin-1')),
+                'temporary': kind(tempfile.TemporaryFile()),
+                'named': kind(tempfile.NamedTemporaryFile()),
+            },
+            others={
+                'green socket': kind(right.makefile('rb')),
+                'green file': kind(greenio.GreenPipe(open(path, 'rb'))),
+                'pipe': kind(open(reading, 'rb', buffering=0)),
+                'terminal': kind(open(other, 'rb', buffering=0)),
+                'memory': kind(io.BytesIO(b'a')),
+                'spooled': kind(spooled),
+                'closed': kind(closed),
+                'odd': kind(Odd(path)),
+                'odd text': kind(OddText()),
+                'proxy': kind(Proxy()),
+                'mock': kind(mock.MagicMock()),
+            },
+            rolled=spooled._rolled,
+        )
         """)
-        for name in ('file', 'unbuffered', 'text', 'temporary'):
-            self.assertEqual('pool', facts.pop(name), name)
-        self.assertEqual('_Reads', facts.pop('green file'))
-        self.assertEqual({'here'}, set(facts.values()), facts)
+        self.assertEqual({'_OffloadedReads'}, set(facts['offloaded'].values()))
+        self.assertEqual({'_Reads'}, set(facts['others'].values()), facts)
+        self.assertFalse(facts['rolled'])
 
     def test_option_is_read_when_the_stream_is_made(self):
         facts = self.run_test("""
@@ -482,3 +483,130 @@ class TestOffload(base.TestCase):
             ['1 chunks, 4000 bytes'] + ['2 chunks, 4096 bytes'] * 3, counts
         )
         self.assertIn('ended', facts['lines'][-1])
+
+    def test_read_of_nothing_is_not_the_end(self):
+        facts = self.run_test("""
+        storage = Storage()
+        storage.let(10)
+        read = utils.cooperative_read(storage)
+        interrupted(read, 0)
+        got = read(0), read(10)
+        answer(got=got == (b'', DATA[:10]))
+        """)
+        self.assertTrue(facts['got'])
+
+    def test_waiting_takes_no_further_thread(self):
+        # The pool has as many threads as this, and others want one, too.
+        facts = self.run_test(
+            """
+        storage = Storage()
+        read = utils.cooperative_read(storage)
+        times = [interrupted(read, 10) for _ in range(6)]
+        other = Storage()
+        other.let()
+        got = utils.cooperative_read(other)(10)
+        let_soon(storage)
+        answer(times=times, got=got == DATA[:10], same=read(10) == got)
+        """,
+            EVENTLET_THREADPOOL_SIZE='2',
+        )
+        self.assertEqual(
+            {'times': [True] * 6, 'got': True, 'same': True}, facts
+        )
+
+    def test_pool_without_threads(self):
+        facts = self.run_test(
+            """
+        import warnings
+        warnings.simplefilter('ignore')
+        storage = Storage()
+        storage.let()
+        utils.cooperative_read(storage)(10)
+        answer(here=storage.threads == [native.get_ident()])
+        """,
+            EVENTLET_THREADPOOL_SIZE='0',
+        )
+        self.assertTrue(facts['here'])
+
+    def test_in_the_green_thread_of_the_hub(self):
+        # It cannot wait: what it reads, it reads itself.
+        facts = self.run_test("""
+        from eventlet import event, hubs
+        storage = Storage()
+        storage.let()
+        done = event.Event()
+        read = utils.cooperative_read(storage)
+        hubs.get_hub().schedule_call_global(0, lambda: done.send(read(10)))
+        got = done.wait()
+        here = storage.threads == [native.get_ident()]
+        answer(got=got == DATA[:10], here=here)
+        """)
+        self.assertEqual({'got': True, 'here': True}, facts)
+
+    def test_close_while_others_read_on(self):
+        facts = self.run_test("""
+        storage = Storage()
+        reader = utils.CooperativeReader(storage)
+        ended = []
+
+        def run():
+            try:
+                while reader.read(100):
+                    pass
+            except ValueError:
+                ended.append('closed')
+
+        threads = [eventlet.spawn(run) for _ in range(3)]
+        storage.let(5)
+        while len(storage.events) < 3:
+            eventlet.sleep(0)
+        storage.let(1000)
+        reader.close()
+        for thread in threads:
+            thread.wait()
+        answer(last=storage.events[-1], under_way=[
+            1 for n, event in enumerate(storage.events) if event == 'closed'
+        ] == [1], closed=storage.closed)
+        """)
+        self.assertEqual(
+            {'last': 'closed', 'under_way': True, 'closed': True}, facts
+        )
+
+    def test_fork_with_a_read_under_way(self):
+        # Whether it was made, and what it read, only the parent will know.
+        facts = self.run_test("""
+        import errno
+        import signal
+        storage = Storage()
+        reader = utils.CooperativeReader(storage)
+        assert interrupted(reader.read, 10)
+        assert interrupted(reader.read, 10)
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            try:
+                reader.read(10)
+                os._exit(1)
+            except OSError as exc:
+                reader.close()
+                os._exit(exc.errno != errno.ECANCELED)
+        _, status = os.waitpid(child, 0)
+        let_soon(storage)
+        answer(status=status, same=reader.read(10) == DATA[:10])
+        """)
+        self.assertEqual({'status': 0, 'same': True}, facts)
+
+    def test_rest_is_read_on_a_thread_without_a_hub(self):
+        facts = self.run_test("""
+        storage = Storage()
+        storage.let(5)
+        read = utils.cooperative_read(storage)
+        assert interrupted(read, 10)
+        assert read(3) == DATA[:3]
+        got = []
+        thread = native.Thread(target=lambda: got.append(read(20)))
+        thread.start()
+        thread.join()
+        answer(same=got == [DATA[3:23]], reads=len(storage.threads))
+        """)
+        self.assertEqual({'same': True, 'reads': 2}, facts)
