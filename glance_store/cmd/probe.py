@@ -38,7 +38,7 @@ started to when the last of them ended.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -145,6 +145,8 @@ class Way:
     :param run: what runs the streams, on a hub or on native threads
     :param wrap: what makes of an open file that which is read from
     :param interval: ``cooperative_yield_interval`` meanwhile, in seconds
+    :param offload: ``offload_file_reads`` meanwhile
+    :param shorter: how many times fewer passes it makes, being so much slower
     """
 
     key: str
@@ -152,6 +154,8 @@ class Way:
     run: 'Callable[[Streams], Heart]'
     wrap: Callable[[BinaryIO], Any] = utils.CooperativeReader
     interval: float = 0.0
+    offload: bool = False
+    shorter: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -371,6 +375,7 @@ def ways(interval: float) -> list[Way]:
             on_hub,
             interval=interval,
         ),
+        Way('offloaded', 'offloaded reads', on_hub, offload=True, shorter=8),
         Way('native_threads', 'native threads', on_threads),
     ]
 
@@ -380,20 +385,26 @@ def measure(way: Way, load: Load) -> Result:
 
     :raises Exception: what a stream failed with
     """
-    streams = Streams(load, way.wrap)
-    with _interval(way.interval):
+    passes = max(1, load.passes // way.shorter)
+    streams = Streams(dataclasses.replace(load, passes=passes), way.wrap)
+    options = {
+        'cooperative_yield_interval': way.interval,
+        'offload_file_reads': way.offload,
+    }
+    with _options(options):
         heart = way.run(streams)
     return streams.result(way, heart)
 
 
 @contextlib.contextmanager
-def _interval(seconds: float) -> Iterator[None]:
-    name = 'cooperative_yield_interval'
-    cfg.CONF.set_override(name, seconds, group=opts.GROUP)
+def _options(values: Mapping[str, object]) -> Iterator[None]:
+    for name, value in values.items():
+        cfg.CONF.set_override(name, value, group=opts.GROUP)
     try:
         yield
     finally:
-        cfg.CONF.clear_override(name, group=opts.GROUP)
+        for name in values:
+            cfg.CONF.clear_override(name, group=opts.GROUP)
 
 
 # -- Files --------------------------------------------------------------------
@@ -545,8 +556,8 @@ def _parser() -> _Parser:
         'meanwhile: how late a heartbeat wakes up that is due every '
         'millisecond. Each row of the table is a way of streaming: as green '
         'threads on an eventlet hub without cooperation, with a yield after '
-        'every chunk, with a yield every so many milliseconds; and on native '
-        'threads.',
+        'every chunk, with a yield every so many milliseconds, and with reads '
+        'in the thread pool of the hub; and on native threads.',
         epilog='Files are read once before anything is measured, so that '
         'those which fit into memory come from the page cache. Each stream '
         'then reads all of them, small ones repeatedly. The exit status is 2 '

@@ -38,9 +38,16 @@ NAMES = [
     'no cooperation',
     'after every chunk',
     'every 1 ms',
+    'offloaded reads',
     'native threads',
 ]
-KEYS = ['no_cooperation', 'every_chunk', 'interval', 'native_threads']
+KEYS = [
+    'no_cooperation',
+    'every_chunk',
+    'interval',
+    'offloaded',
+    'native_threads',
+]
 
 # Only there to end a test that hangs.
 DEADLINE = 120
@@ -114,7 +121,8 @@ class TableTestCase(ProbeTestCase):
         self.assertEqual((0, ''), (done.returncode, done.stderr))
         rows = self.rows(done.stdout)
         heading = [
-            ' '.join(cell).split() for cell in zip(*rows[:-4], strict=True)
+            ' '.join(cell).split()
+            for cell in zip(*rows[: -len(NAMES)], strict=True)
         ]
         self.assertEqual(
             [
@@ -127,13 +135,14 @@ class TableTestCase(ProbeTestCase):
             ],
             heading,
         )
-        self.assertEqual(NAMES, [row[0] for row in rows[-4:]])
-        for row in rows[-4:]:
+        rows = rows[-len(NAMES) :]
+        self.assertEqual(NAMES, [row[0] for row in rows])
+        for row in rows:
             self.assertTrue(row[1].isdigit() and row[2].isdigit(), row)
             median, most, worst = map(float, row[3:])
             self.assertTrue(0 <= median <= most <= worst, row)
         # Five chunks, and the read that finds the end.
-        self.assertEqual(str(8 * 64 * 6), rows[-3][2])
+        self.assertEqual(str(8 * 64 * 6), rows[1][2])
 
     def test_says_what_was_streamed(self):
         path = self.file(1000)
@@ -149,7 +158,7 @@ class TableTestCase(ProbeTestCase):
         done = self.probe(self.file(1000))
         self.assertNotIn('\x1b', done.stdout)
         self.assertEqual(
-            NAMES, [row[0] for row in self.rows(done.stdout)[-4:]]
+            NAMES, [row[0] for row in self.rows(done.stdout)[-len(NAMES) :]]
         )
         self.assertEqual('', done.stderr)
 
@@ -226,11 +235,12 @@ class JSONTestCase(ProbeTestCase):
         )
         self.assertEqual(KEYS, [row['way'] for row in rows])
         self.assertEqual(
-            [*NAMES[:2], 'every 2.5 ms', NAMES[3]],
+            [*NAMES[:2], 'every 2.5 ms', *NAMES[3:]],
             [row['name'] for row in rows],
         )
         for row in rows:
-            self.assert_row(row, bytes_read=2 * 64 * 100000)
+            passes = 8 if row['way'] == 'offloaded' else 64
+            self.assert_row(row, bytes_read=2 * passes * 100000)
 
     def assert_row(self, row, bytes_read):
         self.assertEqual(
@@ -272,9 +282,11 @@ class JSONTestCase(ProbeTestCase):
             '--yield-interval=60000',
             self.file(100000),
         )
-        self.assertEqual(
-            [0, 3 * 64 * 14, 0, 0], [row['yields'] for row in report['rows']]
-        )
+        yields = {row['way']: row['yields'] for row in report['rows']}
+        # Offloaded, there is a wait for each read as well, the first of which
+        # has to wait for the pool to be made.
+        self.assertLessEqual(2 * 3 * 8 * 14, yields.pop('offloaded'))
+        self.assertEqual([0, 3 * 64 * 14, 0, 0], list(yields.values()))
 
     def test_yields_of_a_stream_on_its_own(self):
         report = self.json(
@@ -334,7 +346,8 @@ probe.Streams.run = run
             report = self.json(self.file(size), prepare=sizes)
             self.assertEqual(passes, report['passes'])
             for row in report['rows']:
-                self.assertEqual(8 * passes * size, row['bytes_read'])
+                some = 1 if row['way'] == 'offloaded' else passes
+                self.assertEqual(8 * some * size, row['bytes_read'])
 
     def test_makes_an_image(self):
         report = self.json(
@@ -646,8 +659,8 @@ class TerminalTestCase(ProbeTestCase):
             ]
         ):
             place = terminal.shown.index(step, place)
-            self.assertIn(f'{number}/6', terminal.shown[:place])
-        self.assertIn('6/6', terminal.shown[place:])
+            self.assertIn(f'{number}/{len(NAMES) + 2}', terminal.shown[:place])
+        self.assertIn(f'{number + 1}/{len(NAMES) + 2}', terminal.shown[place:])
         # The bar is gone and the cursor is back.
         self.assertTrue(terminal.shown.rstrip().endswith('\x1b[2K'))
         self.assertIn('\x1b[?25h', terminal.shown)
@@ -896,18 +909,25 @@ class PartsTestCase(testtools.TestCase):
         self.assertIsNone(probe._version('not-to-be-found-anywhere'))
         self.assertRegex(str(probe._version('eventlet')), r'^\d')
 
-    def test_interval_is_only_set_meanwhile(self):
-        def interval():
-            return cfg.CONF[opts.GROUP].cooperative_yield_interval
+    def test_options_are_only_set_meanwhile(self):
+        def values():
+            group = cfg.CONF[opts.GROUP]
+            return group.cooperative_yield_interval, group.offload_file_reads
 
-        before = interval()
+        before = values()
+        options = {
+            'cooperative_yield_interval': 0.25,
+            'offload_file_reads': True,
+        }
         with testtools.ExpectedException(ZeroDivisionError):
-            with probe._interval(0.25):
-                self.assertEqual(0.25, interval())
+            with probe._options(options):
+                self.assertEqual((0.25, True), values())
                 raise ZeroDivisionError
-        self.assertEqual(before, interval())
+        self.assertEqual(before, values())
 
     def test_interval_of_each_way(self):
+        rows = probe.ways(0.0025)
+        self.assertEqual([0, 0, 0.0025, 0, 0], [way.interval for way in rows])
         self.assertEqual(
-            [0, 0, 0.0025, 0], [way.interval for way in probe.ways(0.0025)]
+            ['offloaded'], [way.key for way in rows if way.offload]
         )
