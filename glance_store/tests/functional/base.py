@@ -45,6 +45,8 @@ import testtools
 from testtools import content
 from testtools import content_type
 
+from glance_store.cmd import drop_in
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 REQUIREMENTS = pathlib.Path(__file__).with_name('requirements')
 
@@ -239,6 +241,32 @@ def _install(consumer: Consumer, pins: pathlib.Path) -> None:
     consumer.run('-m', 'pip', 'check', cwd=consumer.folder)
 
 
+class DropIn(fixtures.Fixture):
+    """Our modules in a consumer's glance_store, as long as the fixture is.
+
+    They are put there and taken out again by glance-store-drop-in.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__()
+        self._consumer = consumer
+
+    def _setUp(self):
+        if (self._consumer.packages / drop_in.KEPT).exists():
+            # From a run that was cut short.
+            self._run('--undo')
+        self._run()
+        self.addCleanup(self._run, '--undo')
+
+    def _run(self, *arguments: str) -> None:
+        module = ('-m', drop_in.__name__)
+        run(
+            [sys.executable, *module, *arguments, self._consumer.python],
+            cwd=ROOT,
+            env=foreign_environ(),
+        )
+
+
 # -- Servers ------------------------------------------------------------------
 
 
@@ -256,6 +284,9 @@ class Process(fixtures.Fixture):
     :param deadline: how long it may take for that, and for stopping, seconds
     :param kwargs: for :class:`subprocess.Popen`, *env* and *cwd* say
     """
+
+    # What it had written when its output was closed.
+    _rest = b''
 
     def __init__(
         self,
@@ -277,7 +308,6 @@ class Process(fixtures.Fixture):
     def _setUp(self):
         # No file that could be left behind: it has no name.
         self._log = tempfile.TemporaryFile()
-        self._rest = b''
         self.addCleanup(self._close_log)
         self.addDetail(
             self.name,
