@@ -513,7 +513,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f'argument PYTHON: {arguments.python!r}: {exc}')
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print(f'glance_store {record.version} in {str(target.package)!r}:')
+    print(f'glance_store {record.version}: {str(target.package)!r}')
     words = ('replaced', 'added')
     if arguments.undo:
         words = ('put back', 'removed')

@@ -23,6 +23,7 @@ Nothing here skips: a test that cannot start its real thing fails.
 """
 
 from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 import ctypes
@@ -158,7 +159,7 @@ class Consumer:
         cwd: str | os.PathLike[str],
         variables: Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> 'subprocess.CompletedProcess[str]':
+    ) -> 'subprocess.CompletedProcess[Any]':
         """Run its Python in *cwd*, which is to be none with a glance_store."""
         return run(
             [self.python, *arguments],
@@ -169,15 +170,25 @@ class Consumer:
 
 
 def run(
-    command: Sequence[str], timeout: float = DEADLINE, **kwargs: Any
-) -> 'subprocess.CompletedProcess[str]':
-    """Run a program to its end, which has to be a good one, for its output."""
+    command: Sequence[str],
+    timeout: float = DEADLINE,
+    statuses: Container[int] = (0,),
+    text: bool = True,
+    **kwargs: Any,
+) -> 'subprocess.CompletedProcess[Any]':
+    """Run a program to its end, which has to be a good one, for its output.
+
+    :param timeout: in seconds; whatever it has started dies with it
+    :param statuses: with which it may exit
+    :param text: False where its output is wanted as bytes
+    :param kwargs: for :class:`subprocess.Popen`, *env* and *cwd* say
+    """
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        text=text,
         start_new_session=True,
         **kwargs,
     ) as process:
@@ -186,11 +197,11 @@ def run(
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    if process.returncode:
+    if process.returncode not in statuses:
         raise AssertionError(
             f'{command}: exit status {process.returncode}\n{out}\n{err}'
         )
-    return subprocess.CompletedProcess(command, 0, out, err)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def environment(name: str, requirements: str | None = None) -> Consumer:

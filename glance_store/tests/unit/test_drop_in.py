@@ -149,7 +149,7 @@ class TestThereAndBack(DropInTestCase):
     def test_report(self):
         package = f"'{self.folder}/glance_store'"
         self.assertEqual(
-            f'glance_store 5.5.0 in {package}:\n'
+            f'glance_store 5.5.0: {package}\n'
             'added common/cooperation.py\n'
             'added common/offload.py\n'
             'added common/opts.py\n'
@@ -159,7 +159,7 @@ class TestThereAndBack(DropInTestCase):
         )
         self.assertPut()
         self.assertEqual(
-            f'glance_store 5.5.0 in {package}:\n'
+            f'glance_store 5.5.0: {package}\n'
             'removed common/cooperation.py\n'
             'removed common/offload.py\n'
             'removed common/opts.py\n'
@@ -270,7 +270,7 @@ class TestThereAndBack(DropInTestCase):
     def test_releases(self):
         for version in ('4.8.0', '4.10.1', '5.0.0.0rc1', '5.7.99'):
             release(self.folder, version)
-            self.assertIn(f'glance_store {version} in ', self.succeed())
+            self.assertIn(f'glance_store {version}: ', self.succeed())
             self.succeed('--undo')
 
     def test_as_a_program(self):
