@@ -19,48 +19,22 @@ It prints what became of each, as a line of JSON.
 
 import argparse
 from collections.abc import Iterable
-from collections.abc import Iterator
-from concurrent import futures
 import hashlib
 import importlib
 import json
 import os
 import pathlib
-import random
 import signal
 import time
 from typing import Any
 import uuid
 
+import sources  # type: ignore[import-not-found]
+
 # How much of an image arrives before a server is killed.
 BEGINNING = 1 << 20
 
-# What is longest in one chunk. Most of them are much shorter.
-LONGEST = 300_000
-
 DEADLINE = 60
-
-
-def uneven_chunks(content: bytes, seed: int) -> Iterator[Any]:
-    """Cut *content* into chunks of all sizes, 0 included, and of all types.
-
-    Each ``bytearray`` is the same one, refilled: some sources work like that.
-    """
-    dice = random.Random(seed)
-    buffer = bytearray()
-    begin = 0
-    while begin < len(content):
-        size = dice.choice((0, 1, 7, 4096, 65536, 65537, LONGEST))
-        chunk = content[begin : begin + size]
-        begin += size
-        match dice.randrange(3):
-            case 0:
-                yield chunk
-            case 1:
-                yield memoryview(chunk)
-            case 2:
-                buffer[:] = chunk
-                yield buffer
 
 
 def in_the_middle(pids: Iterable[int]) -> int | None:
@@ -126,11 +100,11 @@ class Images:
         the beginning of the image was fetched, and nothing deleted: the
         cluster's listings are not what they were then.
         """
-        content = random.Random(number).randbytes(size)
+        content = sources.image(size, number)
         expected = hashlib.sha256(content).hexdigest()
         checksum = hashlib.md5(content).hexdigest()
         image_id = str(uuid.UUID(int=number))
-        chunks = uneven_chunks(content, number)
+        chunks = sources.uneven_chunks(content, number)
         reader = self.utils.CooperativeReader(chunks)
         uri, stored, md5, multihash, _ = (
             self.backend.add_to_backend_with_multihash(
@@ -180,31 +154,18 @@ def main() -> None:
     parser.add_argument('--kill', type=int, nargs='*', default=[])
     arguments = parser.parse_args()
 
-    if arguments.scheduler == 'eventlet':
-        importlib.import_module('eventlet').monkey_patch()
+    sources.patch(arguments.scheduler)
     images = Images(arguments.config)
-    print(json.dumps({'helpers': images.utils.__file__}))
     sizes = [(size, True) for size in arguments.known]
     sizes += [(size, False) for size in arguments.unknown]
     tasks = [
-        (images.pass_through, number, size, known, arguments.kill)
+        (number, size, known, arguments.kill)
         for number, (size, known) in enumerate(sizes, 1)
     ]
-    at_once = on_eventlet if arguments.scheduler == 'eventlet' else on_threads
-    for done in at_once(tasks):
+    for done in sources.at_once(
+        arguments.scheduler, images.pass_through, tasks
+    ):
         print(json.dumps(done))
-
-
-def on_eventlet(tasks: list[Any]) -> list[Any]:
-    pool = importlib.import_module('eventlet').GreenPool()
-    started = [pool.spawn(*task) for task in tasks]
-    return [green_thread.wait() for green_thread in started]
-
-
-def on_threads(tasks: list[Any]) -> list[Any]:
-    with futures.ThreadPoolExecutor(len(tasks)) as pool:
-        started = [pool.submit(*task) for task in tasks]
-        return [future.result() for future in started]
 
 
 if __name__ == '__main__':
