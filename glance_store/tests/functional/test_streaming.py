@@ -81,13 +81,18 @@ class _Handler(server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(server.ThreadingHTTPServer):
+    # As many uploads as there are begin at once.
+    request_queue_size = 128
+    # Closing the server waits for the threads of all requests.
+    daemon_threads = False
+
+
 class Receiver(fixtures.Fixture):
     """An HTTP server that keeps account of what was uploaded to it."""
 
     def _setUp(self):
-        self.server = server.ThreadingHTTPServer((base.LOOPBACK, 0), _Handler)
-        # Closing waits for the threads of all requests.
-        self.server.daemon_threads = False
+        self.server = _Server((base.LOOPBACK, 0), _Handler)
         self.server.arrivals = self.arrivals = {}
         self.addCleanup(self.server.server_close)
         thread = threading.Thread(target=self.server.serve_forever)

@@ -19,6 +19,9 @@ account server, a container server and three object servers, with three
 replicas of everything, and the memcached in which tempauth keeps its tokens.
 What stores the images there is the driver of glance_store 4.8.2, which speaks
 version 1 of the authentication, with our helpers in place of its own.
+
+Object servers keep what they know of an object in extended attributes: the
+file system that temporary files are on has to have them.
 """
 
 import configparser
