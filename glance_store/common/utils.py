@@ -96,7 +96,12 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
         checksum does; only so will a system in FIPS mode give an MD5
     :raises ValueError: where the algorithm is not to be had
     """
-    return hashlib.new(str(hash_algo), usedforsecurity=usedforsecurity)
+    name = str(hash_algo)
+    if name == 'md5':
+        # By its own name, as the released module does: what the shipped tests
+        # put in its place is there.
+        return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
+    return hashlib.new(name, usedforsecurity=usedforsecurity)
 
 
 # What was taken from a source and not yet handed out: chunks of bytes or of
@@ -685,6 +690,10 @@ class CooperativeReader:
             a read and one of the two has a length; nothing is taken then
         :raises ValueError: after :meth:`close`
         """
+        if self._chunk_size is not None:
+            # Over a file-like it comes here by way of the class only.
+            args = () if length is None else (length,)
+            return self._reads.read(*args)
         if length is None:
             return self._read_chunk()
         size = _checked_length(length)

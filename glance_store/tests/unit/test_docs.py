@@ -110,7 +110,8 @@ class TestShippedDriversNeeds(base.TestCase):
                 'hashlib.new', lambda *args, **kwargs: asked.append(kwargs)
             )
         )
-        utils.get_hasher('md5')
+        self.useFixture(fixtures.MonkeyPatch('hashlib.md5', hashlib.new))
+        utils.get_hasher('sha256')
         utils.get_hasher('md5', False)
         utils.get_hasher('md5', usedforsecurity=True)
         self.assertEqual(

@@ -66,6 +66,13 @@ class TestOverFileLike(base.TestCase):
             fd.calls,
         )
 
+    def test_read_by_way_of_the_class(self):
+        # As the shipped tests call it, and a subclass through super().
+        reader = utils.CooperativeReader(io.BytesIO(b'abcdef'))
+        self.assertEqual(b'abc', utils.CooperativeReader.read(reader, 3))
+        self.assertEqual(b'def', utils.CooperativeReader.read(reader))
+        self.assertEqual(b'', utils.CooperativeReader.read(reader))
+
     def test_read_with_the_documented_name(self):
         reader = utils.CooperativeReader(io.BytesIO(b'abcdef'))
         self.assertEqual(b'abc', reader.read(length=3))
