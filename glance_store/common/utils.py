@@ -645,6 +645,10 @@ class CooperativeReader:
     Over an iterable, no more than about two of its chunks and the bytes asked
     for are held in memory, and no byte is copied more than twice.
 
+    A reader does not know how much there is, so it has no length and cannot
+    be rewound. Who does know may set ``reader.len``, where ``requests`` looks
+    for the length of a body.
+
     :param fd: a file-like, whose ``read`` takes the place of :meth:`read` by
         way of :func:`cooperative_read`; or an iterable of ``bytes``,
         ``bytearray`` or ``memoryview``, which may use one buffer again and
@@ -680,7 +684,8 @@ class CooperativeReader:
         :func:`cooperative_read` makes it. What follows is for an iterable.
 
         :param length: bytes; without it, the next chunk that is not empty, or
-            what is left of one begun; with -1, all that is left
+            what is left of one begun: whoever means all of it asks for -1,
+            which is all that is left
         :returns: ``bytes``: of the asked length until the source ends, and
             ``b''`` at its end only
         :raises TypeError: where *length* is no integer; and for a chunk that

@@ -66,6 +66,15 @@ class TestOverFileLike(base.TestCase):
             fd.calls,
         )
 
+    def test_length_is_for_others_to_set(self):
+        for fd in (io.BytesIO(b'abc'), [b'abc']):
+            reader = utils.CooperativeReader(fd)
+            reader.len = 3
+            self.assertEqual(3, reader.len)
+            # Were there one, an empty image would count as none at all.
+            self.assertFalse(hasattr(reader, '__len__'))
+            self.assertTrue(reader)
+
     def test_read_by_way_of_the_class(self):
         # As the shipped tests call it, and a subclass through super().
         reader = utils.CooperativeReader(io.BytesIO(b'abcdef'))
