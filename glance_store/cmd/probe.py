@@ -107,6 +107,8 @@ def _failing(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as exc:
+        # After a signal things fail that are none of the machine's fault.
+        _stop_if_asked()
         raise Failure(f'{what}: {str(exc) or "not enough memory"}') from exc
 
 
@@ -235,7 +237,8 @@ def _periods(due: float, woke: float) -> int:
 class Streams:
     """The streams of one measurement, and what they have in common.
 
-    ``stopped`` ends them before their time, after the chunk they are at.
+    ``stopped`` ends them before their time, after the chunk they are at; so
+    does a signal.
     """
 
     def __init__(
@@ -280,11 +283,13 @@ class Streams:
         with contextlib.closing(self._wrap(file)) as reader:
             read = reader.read
             for _ in range(self.load.passes):
-                if self.stopped:
+                if self.stopped or stopping.signals:
                     break
                 file.seek(0)
-                while not self.stopped and (chunk := read(size)):
+                while chunk := read(size):
                     total += len(chunk)
+                    if self.stopped or stopping.signals:
+                        break
         return total
 
     def _count(self, event: str, switch: tuple[object, object]) -> None:
@@ -391,7 +396,7 @@ def measure(way: Way, load: Load) -> Result:
         'cooperative_yield_interval': way.interval,
         'offload_file_reads': way.offload,
     }
-    with _options(options):
+    with _options(options), _asking_first():
         heart = way.run(streams)
     return streams.result(way, heart)
 
@@ -455,8 +460,47 @@ class Stopped(SystemExit):
     """A signal asked for the end; the exit status is 128 and its number."""
 
 
-def _stop(number: int, _: object) -> NoReturn:
-    raise Stopped(128 + number)
+@dataclasses.dataclass
+class Stopping:
+    """What is known of the signals that came.
+
+    :param signals: their numbers
+    :param ask: whether the first of them raises nothing
+    """
+
+    signals: list[int] = dataclasses.field(default_factory=list)
+    ask: bool = False
+
+
+stopping = Stopping()
+
+
+def _stop(number: int, _: object) -> None:
+    stopping.signals.append(number)
+    if not stopping.ask or len(stopping.signals) > 1:
+        raise Stopped(128 + number)
+
+
+def _stop_if_asked() -> None:
+    if stopping.signals:
+        raise Stopped(128 + stopping.signals[0])
+
+
+@contextlib.contextmanager
+def _asking_first() -> Iterator[None]:
+    """Let the first signal only ask for the end, which streams look for.
+
+    An exception that comes from nowhere may break a hub or the queues of a
+    pool, and is dropped where Python cannot raise it, so that the process
+    would not end. Every stream looks after each chunk, which is as soon as a
+    read could have been interrupted. Where a read takes too long for
+    somebody, a second signal raises at once.
+    """
+    stopping.ask = True
+    try:
+        yield
+    finally:
+        stopping.ask = False
 
 
 @contextlib.contextmanager
@@ -466,6 +510,7 @@ def stopping_on_signals() -> Iterator[None]:
     So everything is put away behind it. One that is ignored stays ignored:
     that is how ``nohup`` and a shell's ``&`` ask for it.
     """
+    stopping.signals.clear()
     before = {
         number: signal.signal(number, _stop)
         for number in SIGNALS
@@ -753,6 +798,7 @@ class Progress:
         """Show what is being done, and that it is done."""
         self._bar.update(self._task, description=description, refresh=True)
         yield
+        _stop_if_asked()
         self._bar.update(self._task, advance=1, refresh=True)
 
 

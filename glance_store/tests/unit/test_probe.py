@@ -798,6 +798,75 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
         )
         self.assertNothingLeft()
 
+    def test_failure_after_an_interrupt(self):
+        done = self.probe(
+            prepare=f"""
+{ENDLESS}
+def on_hub(streams):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise RuntimeError
+probe.on_hub = on_hub
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+"""
+        )
+        self.assertEqual(
+            (130, '', ''), (done.returncode, done.stdout, done.stderr)
+        )
+        self.assertNothingLeft()
+
+    def test_interrupt_where_nothing_can_be_raised(self):
+        done = self.probe(
+            prepare=f"""
+import weakref
+{ENDLESS}
+def interrupt(_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+def run(streams, number, run=probe.Streams.run):
+    if not number:
+        thing = type('Thing', (), {{}})()
+        reference = weakref.ref(thing, interrupt)
+        del thing
+    run(streams, number)
+probe.Streams.run = run
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+"""
+        )
+        self.assertEqual(
+            (130, '', ''), (done.returncode, done.stdout, done.stderr)
+        )
+        self.assertNothingLeft()
+
+    def test_second_interrupt_does_not_wait_for_a_read(self):
+        path = os.path.join(self.folder, 'interrupted-once')
+        process = subprocess.Popen(
+            [
+                *command(f"""
+import time
+def read(self, image):
+    os.kill(os.getpid(), signal.SIGINT)
+    assert probe.stopping.signals == [signal.SIGINT]
+    open({path!r}, 'w').close()
+    while True:
+        time.sleep(60)
+probe.Streams._read = read
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+"""),
+                self.file(1000),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        while not os.path.exists(path):
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+        self.assertEqual(130, process.returncode)
+
     def test_second_interrupt(self):
         handlers = {
             number: signal.getsignal(number) for number in probe.SIGNALS
