@@ -127,6 +127,8 @@ class Job:
         if self._process != os.getpid():
             self._error = OSError(errno.ECANCELED, 'lost in a fork: fd.read')
             return
+        if self._done.is_set():
+            return
         pool = _pool()
         if self._answered is None:
             if pool is None:

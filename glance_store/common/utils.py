@@ -601,15 +601,12 @@ class _OffloadedReads(_Reads):
                 self._turns.end()
 
 
-class _ByteChunks:
+class _ByteChunks(Iterator[bytes]):
     """The chunks of an iterable, as bytes that nobody else will change."""
 
     def __init__(self, items: Iterator[Any]) -> None:
         self._items = items
         self._refused: list[Any] = []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
 
     def __next__(self) -> bytes:
         item = self._refused[0] if self._refused else next(self._items)

@@ -14,13 +14,16 @@
 
 """``cooperative_iter(iter)``."""
 
+import functools
 import io
 import logging
 import threading
 
 import eventlet
+from eventlet import event
 from eventlet import hubs
 from eventlet import wsgi
+import fixtures
 import greenlet
 
 from glance_store.common import utils
@@ -396,6 +399,108 @@ class TestShared(base.HubTestCase):
         items = [bytes([n]) for n in range(50)]
         got = self.share(utils.cooperative_iter(Source(*items)), 3)
         self.assertEqual(items, sorted(sum(got, [])))
+
+    def left_behind(self, make, interval=0):
+        """Interrupt one of two while the other is inside the source.
+
+        The first is not heard of again; what it had must come to the second,
+        and before that which was fetched later.
+        """
+        self.configure(cooperative_yield_interval=interval)
+        gate = event.Event()
+        step, passing = make(gate)
+        got = []
+
+        def run():
+            got.extend(base.calls(step, []))
+
+        first = eventlet.spawn(step)
+        second = eventlet.spawn(run)
+        eventlet.sleep(0)
+        first.kill()
+        passing(gate)
+        second.wait()
+        return got
+
+    def test_left_behind_at_the_end(self):
+        def make(gate):
+            def source():
+                yield b'a'
+                gate.wait()
+
+            stream = utils.cooperative_iter(source())
+            return stream.__next__, lambda gate: gate.send(None)
+
+        self.assertEqual([b'a'], self.left_behind(make))
+
+    def test_left_behind_within_an_interval(self):
+        # One that is over once, and then no more: the clock tells.
+        class Clock:
+            now = 0.0
+
+            def monotonic(self):
+                return self.now
+
+        clock = Clock()
+        self.useFixture(
+            fixtures.MonkeyPatch('glance_store.common.cooperation.time', clock)
+        )
+
+        class Source(base.Fetching):
+            def __init__(self, gate):
+                super().__init__(b'a', b'b', b'c')
+                self.gate = gate
+
+            def __next__(self):
+                item = super().__next__()
+                clock.now = 2.0 if item == b'a' else clock.now
+                if item == b'b':
+                    self.gate.wait()
+                return item
+
+            def read(self, _):
+                return next(self, b'')
+
+        def go_on(gate):
+            gate.send(None)
+
+        for make in (
+            lambda gate: (
+                utils.cooperative_iter(iter(Source(gate))).__next__,
+                go_on,
+            ),
+            lambda gate: (
+                functools.partial(utils.cooperative_read(Source(gate)), 1),
+                go_on,
+            ),
+        ):
+            clock.now = 0.0
+            self.assertEqual(
+                [b'a', b'b', b'c'], self.left_behind(make, interval=1)
+            )
+
+    def test_hub_itself_cannot_queue(self):
+        gate = event.Event()
+
+        def source():
+            gate.wait()
+            yield b'a'
+
+        stream = utils.cooperative_iter(source())
+        thread = eventlet.spawn(next, stream)
+        eventlet.sleep(0)
+        raised = event.Event()
+
+        def call():
+            try:
+                next(stream)
+            except RuntimeError as exc:
+                raised.send(exc)
+
+        self.hub.schedule_call_global(0, call)
+        self.assertIn('hub', str(raised.wait()))
+        gate.send(None)
+        self.assertEqual(b'a', thread.wait())
 
     def test_native_thread_does_not_queue(self):
         # It would have nobody to wait with, and the queue is there for good.

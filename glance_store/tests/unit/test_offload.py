@@ -19,8 +19,10 @@ own. Slow storage is a real file whose reads wait for a native lock: the test
 decides when a read ends, and no time has to pass.
 """
 
+import errno
 import textwrap
 
+from glance_store.common import offload
 from glance_store.common import opts
 from glance_store.tests.unit import base
 
@@ -610,3 +612,39 @@ class TestOffload(base.TestCase):
         answer(same=got == [DATA[3:23]], reads=len(storage.threads))
         """)
         self.assertEqual({'same': True, 'reads': 2}, facts)
+
+
+class TestJob(base.TestCase):
+    """What a thread of the pool does, here by the thread that waits."""
+
+    def test_answer(self):
+        reads = []
+
+        def read(size):
+            reads.append(size)
+            return bytes(size)
+
+        job = offload.Job(read, (3,), {})
+        job.wait()
+        job.wait()
+        self.assertEqual(bytes(3), job.result())
+        self.assertEqual([3], reads)
+
+    def test_error(self):
+        error = OSError('no')
+
+        def read():
+            raise error
+
+        job = offload.Job(read, (), {})
+        job.wait()
+        self.assertIs(error, self.assertRaises(OSError, job.result))
+
+    def test_lost_in_a_fork(self):
+        reads = []
+        job = offload.Job(lambda: reads.append(1), (), {})
+        job._process = -1
+        job.wait()
+        exc = self.assertRaises(OSError, job.result)
+        self.assertEqual(errno.ECANCELED, exc.errno)
+        self.assertEqual([], reads)

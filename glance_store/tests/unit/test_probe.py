@@ -738,6 +738,11 @@ probe.Streams.run = run
         self.assertStopped(143, terminal)
 
     def test_hangup(self):
+        # Whoever runs the tests may have been told to ignore it.
+        self.addCleanup(
+            signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP)
+        )
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         terminal = self.start(0)
         terminal.process.send_signal(signal.SIGHUP)
         self.assertStopped(129, terminal)

@@ -145,3 +145,13 @@ class TestIsUuidLike(base.TestCase):
             2 * len(entered(utils.is_uuid_like, CANONICAL)),
             len(entered(uuid.UUID, CANONICAL)),
         )
+
+
+class TestLiars(base.TestCase):
+    def test_class_that_cannot_be_asked_for(self):
+        class Liar:
+            @property  # type: ignore[misc]
+            def __class__(self):
+                raise RuntimeError('none of your business')
+
+        self.assertIs(False, utils.is_uuid_like(Liar()))
