@@ -630,6 +630,24 @@ class TestJob(base.TestCase):
         self.assertEqual(bytes(3), job.result())
         self.assertEqual([3], reads)
 
+    def test_thread_waits_as_a_whole(self):
+        # For a read that a hub elsewhere has set going. That it ends is
+        # tested above, in native threads, which coverage does not see; this
+        # stands in for the event, to see that it is waited for.
+        class Done:
+            def is_set(self):
+                return False
+
+            def wait(self):
+                waits.append(1)
+
+        waits = []
+        job = offload.Job(bytes, (), {})
+        job._done = Done()
+        job._answered = object()
+        job.wait()
+        self.assertEqual([1], waits)
+
     def test_error(self):
         error = OSError('no')
 
