@@ -41,11 +41,15 @@ from oslo_config import fixture as config_fixture
 import testtools
 
 import glance_store
+from glance_store.tests import tally
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(glance_store.__file__)))
 
 # Long enough never to pass, as only a hanging test would let it.
 HANGING = 300
+
+# Whether to try as many cases as it takes an hour for (tox -e stress).
+STRESS = bool(os.environ.get('GLANCE_STORE_STRESS'))
 
 
 class Hub(fixtures.Fixture):
@@ -78,6 +82,8 @@ class TestCase(testtools.TestCase):
         super().setUp()
         self.options = self.useFixture(config_fixture.Config())
         self.logger = self.capture_log(logging.INFO)
+        self.tally = tally.Tally()
+        self.addCleanup(self.tally.write)
 
     def configure(self, **options: Any) -> None:
         self.options.config(group='glance_store', **options)
