@@ -18,20 +18,20 @@ glance_store.tests.tally`` prints the sums after the run.
 """
 
 import collections
+from collections.abc import Iterator
 import contextlib
 import os
-import sys
 
 
 class Tally:
     """The figures of one test, which it writes down when it is over."""
 
-    def __init__(self):
-        self.tried = collections.Counter()
-        self.failed = collections.Counter()
+    def __init__(self) -> None:
+        self.tried: collections.Counter[str] = collections.Counter()
+        self.failed: collections.Counter[str] = collections.Counter()
 
     @contextlib.contextmanager
-    def case(self, kind, number=1):
+    def case(self, kind: str, number: int = 1) -> Iterator[None]:
         """Count so many cases as tried, and as failed if this raises."""
         self.tried[kind] += number
         try:
@@ -40,7 +40,7 @@ class Tally:
             self.failed[kind] += number
             raise
 
-    def write(self):
+    def write(self) -> None:
         path = os.environ.get('GLANCE_STORE_TALLY')
         if path and self.tried:
             with open(path, 'a') as file:
@@ -48,20 +48,21 @@ class Tally:
                     file.write(f'{tried}\t{self.failed[kind]}\t{kind}\n')
 
 
-def main():
+def main() -> None:
     path = os.environ['GLANCE_STORE_TALLY']
     if not os.path.exists(path):  # of tests that counted nothing
         return
-    sums = {}
+    sums: dict[str, tuple[int, int]] = {}
     with open(path) as file:
         for line in file:
-            tried, failed, kind = line.rstrip('\n').split('\t')
+            *figures, kind = line.rstrip('\n').split('\t')
+            tried, failed = map(int, figures)
             before = sums.get(kind, (0, 0))
-            sums[kind] = (before[0] + int(tried), before[1] + int(failed))
+            sums[kind] = (before[0] + tried, before[1] + failed)
     print(f'\n{"cases":>10} {"failed":>7}  of what')
     for kind, (tried, failed) in sorted(sums.items()):
         print(f'{tried:10,} {failed:7,}  {kind}')
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()
