@@ -111,7 +111,9 @@ def _drain(way: Way) -> None:
         for _ in stream:
             pass
     else:
-        while stream(size):
+        # Who reads has the chunk in hand until the next one is there, just as
+        # who iterates: freed before that, it would be read into over and over.
+        while _ := stream(size):
             pass
 
 

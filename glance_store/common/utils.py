@@ -116,11 +116,13 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 
 
 class _Buffer(collections.deque[Any]):
-    # How much of the first chunk was handed out.
-    begun = 0
-    # What an interrupted gather() has so far. It comes before the chunks, of
-    # which there are none then.
-    _gathered: Any = None
+    def __init__(self) -> None:
+        super().__init__()
+        # How much of the first chunk was handed out.
+        self.begun = 0
+        # What an interrupted gather() has so far. It comes before the chunks,
+        # of which there are none then.
+        self.gathered: Any = None
 
     def size(self) -> int:
         return sum(map(len, self)) - self.begun
@@ -159,18 +161,18 @@ class _Buffer(collections.deque[Any]):
         *fetch* is told how many are missing, and returns a chunk of any size;
         an empty one ends it. Where it raises, the next call goes on there.
         """
-        gathered = self._gathered
+        gathered = self.gathered
         if gathered is None:
             piece = self._first_piece(size, fetch)
             if len(piece) == size or not piece:
                 return piece
             text = isinstance(piece, str)
-            gathered = self._gathered = io.StringIO() if text else io.BytesIO()
+            gathered = self.gathered = io.StringIO() if text else io.BytesIO()
             gathered.write(piece)
         missing = size - gathered.tell()
         while missing > 0 and (piece := self._first_piece(missing, fetch)):
             missing -= gathered.write(piece)
-        self._gathered = None
+        self.gathered = None
         return gathered.getvalue()
 
     def _first_piece(self, size: int, fetch: Callable[[int], Any]) -> Any:
@@ -184,9 +186,9 @@ class _Buffer(collections.deque[Any]):
 
     def settle(self, size: int = 0) -> None:
         """Let what was gathered for more than *size* be a chunk as others."""
-        if self._gathered is not None and self._gathered.tell() > size:
-            self.appendleft(self._gathered.getvalue())
-            self._gathered = None
+        if self.gathered is not None and self.gathered.tell() > size:
+            self.appendleft(self.gathered.getvalue())
+            self.gathered = None
 
 
 def _unchangeable(chunk: Any) -> Any:
@@ -265,7 +267,16 @@ class _Chunks:
             raise RuntimeError('fp: another read is under way')
         self._under_way = True
         try:
-            chunk = self._parts.gather(self._size, self._read_part)
+            parts = self._parts
+            if not parts and parts.gathered is None and self._then is None:
+                # Where a read answers all it was asked for, that is the chunk.
+                part = self._read(self._size)
+                if type(part) is bytes and len(part) == self._size:
+                    return part
+                part = self._checked(part)
+                if part:
+                    parts.append(part)
+            chunk = parts.gather(self._size, self._read_part)
         finally:
             self._under_way = False
         if chunk:
@@ -278,7 +289,9 @@ class _Chunks:
     def _read_part(self, size: int) -> Any:
         if self._then is not None:
             return b''
-        part = self._read(size)
+        return self._checked(self._read(size))
+
+    def _checked(self, part: Any) -> Any:
         if part is None:
             self._then = BlockingIOError
             return b''
@@ -324,6 +337,7 @@ class _CooperativeIterator(cooperation.Shared):
         turns: cooperation.Turns,
         through: Callable[[Iterator[Any]], Iterator[Any]] = iter,
     ) -> None:
+        super().__init__()
         self._source = source
         self._items = through(items)
         self._turns = turns
@@ -344,10 +358,10 @@ class _CooperativeIterator(cooperation.Shared):
 
     def __next__(self) -> Any:
         kept = self._kept
-        while len(kept) <= self._awaited:
-            if self.inside or self.door is not None:
+        while not kept or len(kept) <= self._awaited:
+            if self.busy:
                 self.wait_for_entry()
-            self.inside = True
+            self.busy = True
             try:
                 if self._over is not None:
                     raise self._over
@@ -361,11 +375,12 @@ class _CooperativeIterator(cooperation.Shared):
                 self._log(exc)
                 raise
             finally:
-                self.inside = False
-                if self.door is not None:
+                if self.door is None:
+                    self.busy = False
+                else:
                     self.door.release()
             turn = self._turns.due()
-            if turn is None and len(kept) <= self._awaited:
+            if turn is None and (not kept or len(kept) <= self._awaited):
                 return item
             kept.append(item)
             if turn is None:
@@ -451,6 +466,7 @@ class _Reads(cooperation.Shared):
         turns: cooperation.Turns,
         keyword: str | None = None,
     ) -> None:
+        super().__init__()
         self._source_read = read
         self._turns = turns
         self._direct = not turns.traced
@@ -471,19 +487,20 @@ class _Reads(cooperation.Shared):
         if kwargs:
             args, kwargs = self._by_position(args, kwargs)
         kept = self._kept
-        while len(kept) <= self._awaited:
+        while not kept or len(kept) <= self._awaited:
             # As in _read_source, of which a call would cost 3 % at 4 KiB.
-            if self.inside or self.door is not None:
+            if self.busy:
                 self.wait_for_entry()
-            self.inside = True
+            self.busy = True
             try:
                 answer = self._source_read(*args, **kwargs)
             finally:
-                self.inside = False
-                if self.door is not None:
+                if self.door is None:
+                    self.busy = False
+                else:
                     self.door.release()
             turn = self._turns.due()
-            if turn is None and len(kept) <= self._awaited:
+            if turn is None and (not kept or len(kept) <= self._awaited):
                 return answer
             if not answer and self._took_nothing(answer, args, kwargs):
                 self._take_turn(answer)
@@ -512,14 +529,15 @@ class _Reads(cooperation.Shared):
         return self._answer_otherwise(args, kwargs)
 
     def _read_source(self, *args: Any, **kwargs: Any) -> Any:
-        if self.inside or self.door is not None:
+        if self.busy:
             self.wait_for_entry()
-        self.inside = True
+        self.busy = True
         try:
             return self._source_read(*args, **kwargs)
         finally:
-            self.inside = False
-            if self.door is not None:
+            if self.door is None:
+                self.busy = False
+            else:
                 self.door.release()
 
     def finish(self) -> None:
