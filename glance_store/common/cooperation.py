@@ -145,15 +145,15 @@ def log(level: int, message: str, *args: object) -> None:
 class Turns:
     """When one stream yields: after each chunk, or once an interval."""
 
-    __slots__ = ('_interval', '_until')
+    __slots__ = ('_interval', 'until')
 
     # Whether each chunk is to be told about, even where nothing yields.
     traced = False
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        # When the interval is over; None where there is none.
-        self._until = monotonic() + interval if interval else None
+        # Nothing is due before that; 0 where there is no interval.
+        self.until = monotonic() + interval if interval else 0.0
 
     def due(self) -> Any:
         """Return the hub that is to have a turn now, None where none is.
@@ -165,8 +165,7 @@ class Turns:
         Its ``__dict__`` is asked because a missing attribute of a
         thread-local costs ten times as much.
         """
-        # The clock first: within an interval that is all that is asked.
-        if self._until is not None and monotonic() < self._until:
+        if self.until and monotonic() < self.until:
             return None
         if 'eventlet.hubs' not in modules:
             return None
@@ -198,8 +197,8 @@ class Turns:
             if woken is not self:
                 wakeup.called = True
                 hub.timer_canceled(wakeup)
-            if self._until is not None:
-                self._until = monotonic() + self._interval
+            if self._interval:
+                self.until = monotonic() + self._interval
 
     def end(self) -> None:
         """Hear that the stream has ended; once or often is the same."""
