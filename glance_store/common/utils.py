@@ -660,7 +660,7 @@ class CooperativeReader:
         # None over an iterable: its chunks are as large as they come.
         self._chunk_size: int | None = None
         if hasattr(fd, 'read'):
-            self._chunk_size = cfg.CONF.glance_store.default_chunk_size
+            self._chunk_size = _checked_size(_UNNAMED)
             self._reads = _reads(fd, self._turns, keyword='length')
             self.read = self._reads.read  # type: ignore[method-assign]
             return
@@ -792,7 +792,8 @@ def _close(source: Any) -> None:
 
 def _checked_size(chunk_size: int) -> int:
     if chunk_size is _UNNAMED:
-        return int(cfg.CONF.glance_store.default_chunk_size)
+        # An option that was set to None is one that was not set.
+        return int(cfg.CONF.glance_store.default_chunk_size or chunk_size)
     size = _integer(chunk_size, 'chunk_size')
     if size < 1:
         raise ValueError(f'chunk_size must be at least 1, not {size}')

@@ -1,0 +1,273 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+# mypy: no-check-untyped-defs
+
+"""Bad input gets a clear error at once, and nothing is lost by it.
+
+The error names the parameter and the type of the value, or the value where
+that is out of range. What a source itself raises comes out as it is.
+"""
+
+import decimal
+import fractions
+import inspect
+import io
+import math
+import os
+import sys
+import tempfile
+
+import fixtures
+import hypothesis
+from hypothesis import strategies
+from oslo_config import cfg
+
+from glance_store.common import opts
+from glance_store.common import utils
+from glance_store.tests.unit import base
+
+EXAMPLES = hypothesis.settings(
+    database=None,
+    deadline=None,
+    derandomize=True,
+    max_examples=20000 if base.STRESS else 300,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+HUGE = 10**5000  # more digits than Python writes out
+
+
+class Index:
+    """An integer as numpy's are: of a type of its own."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __index__(self):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+class IntLike:
+    """What int() takes, and operator.index() does not."""
+
+    def __int__(self):
+        return 5
+
+    __float__ = __trunc__ = __int__
+
+
+def raising(error):
+    """Return a property that raises."""
+
+    def get(self):
+        raise error
+
+    return property(get)
+
+
+def with_attributes(**attributes):
+    """Return an instance of a class that has these and nothing else."""
+    return type('Source', (), attributes)()
+
+
+def will_not(self):
+    raise TypeError('will not')
+
+
+def pretending(kind):
+    """Return what says that it is of a class which it is not."""
+    return with_attributes(__class__=kind)
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def _refuse(self, *args, **kwargs):
+        raise base.Interrupted
+
+    __str__ = __repr__ = __len__ = __eq__ = __bool__ = __format__ = _refuse
+    __hash__ = __bytes__ = __ge__ = __lt__ = _refuse
+
+
+NO_INTEGERS = {
+    'text': '65536',
+    'empty': '',
+    'bytes': b'1',
+    'bool': True,
+    'false': False,
+    'float': 65536.0,
+    'nan': math.nan,
+    'inf': math.inf,
+    'complex': 3 + 0j,
+    'decimal': decimal.Decimal(1),
+    'fraction': fractions.Fraction(4, 2),
+    'list': [1],
+    'dict': {1: 1},
+    'range': range(5),
+    'slice': slice(5),
+    'class': int,
+    'function': len,
+    'int-like': IntLike(),
+    'index that is text': Index('5'),
+    'index that is a float': Index(5.0),
+    'index that is none': Index(None),
+    'index that will not': Index(TypeError('will not')),
+    'no index': with_attributes(__index__=None),
+    'pretended': pretending(int),
+    'hostile': Hostile(),
+    'ellipsis': ...,
+}
+
+# What neither reads nor iterates.
+NOTHING = {
+    'none': None,
+    'bool': True,
+    'int': 5,
+    'descriptor': 0,
+    'huge': HUGE,
+    'float': 1.5,
+    'nan': math.nan,
+    'object': object(),
+    'class': object,
+    'generator function': lambda: (yield),
+    'function': len,
+    'module': sys,
+    'hostile': Hostile(),
+    'read that is none': with_attributes(read=None),
+    'read that is data': with_attributes(read=b'abc'),
+    'read that is not there': with_attributes(read=raising(AttributeError())),
+    'iter that is none': with_attributes(__iter__=None, __getitem__=len),
+    'iter that is no iterator': with_attributes(__iter__=lambda self: [1]),
+    'iter that takes nothing': with_attributes(__iter__=lambda: iter([])),
+    'iter that will not': with_attributes(__iter__=will_not),
+    'iterator without iter': with_attributes(__next__=lambda self: b'a'),
+    'pretended': pretending(list),
+    'pretended file': pretending(io.BytesIO),
+    'file that is a class': io.BytesIO,
+    'source that is a class': base.Reading,
+    'type with an odd name': type('a\nb', (), {})(),
+}
+
+
+class TestOptions(base.TestCase):
+    """Out of range, of the wrong type, or empty."""
+
+    REFUSED = {
+        'default_chunk_size': (
+            *('', ' ', '0', '-1', 'many', '64k', '1.5', '1e3', '0x10', 'nan'),
+            *('inf', 'True', '1 000', '9' * 5000),
+        ),
+        'cooperative_yield_interval': (
+            *('', ' ', '-1', '-1e-9', 'nan', 'NaN', '-inf', 'often', '1ms'),
+            *('0x10', 'True', '1,5', '--1'),
+        ),
+        'offload_file_reads': ('', 'maybe', '2', '-1', 'yess', '1.0', '64k'),
+    }
+    TAKEN = {
+        'default_chunk_size': {'1': 1, ' 5 ': 5, '+7': 7, str(2**64): 2**64},
+        'cooperative_yield_interval': {
+            **{'0': 0, '1e-3': 0.001, '.5': 0.5, '5': 5, '1e999': math.inf},
+            **{'inf': math.inf, '-0': 0},
+        },
+        'offload_file_reads': {
+            **{'yes': True, 'on': True, '1': True, 'TRUE': True},
+            **{'no': False, 'off': False, '0': False, 'False': False},
+        },
+    }
+
+    def from_file(self, name, value):
+        path = self.useFixture(fixtures.TempDir()).join('glance.conf')
+        with open(path, 'w') as out:
+            out.write(f'[glance_store]\n{name} = {value}\n')
+        conf = cfg.ConfigOpts()
+        opts.register_opts(conf)
+        conf(['--config-file', path], project='glance')
+        return getattr(conf.glance_store, name)
+
+    def test_refused_in_a_file(self):
+        for name, values in self.REFUSED.items():
+            for value in values:
+                with self.tally.case('bad input: options in a file'):
+                    exc = self.assertRaises(
+                        cfg.ConfigFileValueError, self.from_file, name, value
+                    )
+                    self.assertIn(name, str(exc))
+
+    def test_refused_where_set(self):
+        for name, values in self.REFUSED.items():
+            for value in values:
+                with self.tally.case('bad input: options that are set'):
+                    before = getattr(cfg.CONF.glance_store, name)
+                    self.assertRaises(
+                        ValueError, self.configure, **{name: value}
+                    )
+                    self.assertEqual(
+                        before, getattr(cfg.CONF.glance_store, name)
+                    )
+
+    def test_size_of_the_wrong_type(self):
+        for name, value in NO_INTEGERS.items():
+            if name == 'text' or isinstance(value, Hostile):
+                continue
+            with self.tally.case('bad input: options that are set'):
+                exc = self.assertRaises(
+                    ValueError, self.configure, default_chunk_size=value
+                )
+                self.assertIn('is not a number of bytes', str(exc))
+
+    def test_taken(self):
+        for name, values in self.TAKEN.items():
+            for value, meant in values.items():
+                with self.tally.case('bad input: options that are none'):
+                    self.assertEqual(meant, self.from_file(name, value))
+                    self.configure(**{name: value})
+                    self.assertEqual(
+                        meant, getattr(cfg.CONF.glance_store, name)
+                    )
+
+    def test_none_is_as_if_it_were_not_set(self):
+        self.configure(
+            default_chunk_size=None,
+            cooperative_yield_interval=None,
+            offload_file_reads=None,
+        )
+        with self.tally.case('bad input: options that are none', 3):
+            for make in (
+                utils.chunkiter,
+                utils.chunkreadable,
+                utils.CooperativeReader,
+            ):
+                self.assertEqual(
+                    [65536, 4464],
+                    [len(c) for c in make(io.BytesIO(bytes(70000)))],
+                )
+        self.useFixture(base.Hub())
+        ticker = self.useFixture(base.Ticker())
+        list(utils.cooperative_iter([b'a', b'b']))
+        self.assertEqual(2, ticker.turns)
+
+    @EXAMPLES
+    @hypothesis.given(
+        strategies.sampled_from(sorted(REFUSED)),
+        strategies.text(strategies.characters(codec='utf-8')),
+    )
+    def test_any_text(self, name, value):
+        with self.tally.case('bad input: options made up'):
+            try:
+                self.configure(**{name: value})
+            except ValueError:
+                return
+            answer = getattr(cfg.CONF.glance_store, name)
+            self.assertGreaterEqual(answer, name == 'default_chunk_size')
