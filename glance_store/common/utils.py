@@ -245,13 +245,19 @@ def _chunks(source: Any, parameter: str, chunk_size: int) -> '_Chunks':
     read = _read_of(source, parameter)
     if offload.wanted(source):
         read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
-    return _Chunks(read, size)
+    return _Chunks(read, size, parameter)
 
 
 class _Chunks:
-    def __init__(self, read: Callable[[int], Any], size: int) -> None:
+    def __init__(
+        self, read: Callable[[int], Any], size: int, parameter: str
+    ) -> None:
         self._read = read
         self._size = size
+        self._parameter = parameter
+        # Once a part has come, the others are to be of its kind.
+        self._kind: Any = _DATA
+        self._refused: list[Any] = []
         self._parts = _Buffer()
         self._under_way = False
         # What comes once the parts are handed out, when that is known.
@@ -262,7 +268,7 @@ class _Chunks:
 
     def __next__(self) -> Any:
         if self._under_way:
-            raise RuntimeError('fp: another read is under way')
+            raise RuntimeError(f'{self._parameter}: another read is under way')
         self._under_way = True
         try:
             chunk = self._parts.gather(self._size, self._read_part)
@@ -272,23 +278,37 @@ class _Chunks:
             return chunk
         if self._then is BlockingIOError:
             self._then = None
-            raise BlockingIOError(errno.EAGAIN, 'fp has nothing to read yet')
+            raise BlockingIOError(
+                errno.EAGAIN, f'{self._parameter} has nothing to read yet'
+            )
         raise StopIteration
 
     def _read_part(self, size: int) -> Any:
         if self._then is not None:
             return b''
-        part = self._read(size)
+        part = self._refused[0] if self._refused else self._read(size)
         if part is None:
             self._then = BlockingIOError
             return b''
-        if not isinstance(part, _DATA):
-            raise TypeError(
-                f'fp.read must return bytes or str, not {_type_name(part)}'
-            )
+        if not isinstance(part, self._kind):
+            self._refuse(part)
         if not part:
             self._then = StopIteration
+        elif self._kind is _DATA:
+            self._kind = str if isinstance(part, str) else _DATA[:-1]
         return _unchangeable(part)
+
+    def _refuse(self, part: Any) -> None:
+        """Raise, unless it is the end that is of another kind."""
+        if isinstance(part, _DATA) and not part:
+            return
+        # Once and for all, as _ByteChunks does.
+        self._refused = [part]
+        wanted = {_DATA: 'bytes or str', str: 'str'}.get(self._kind, 'bytes')
+        raise TypeError(
+            f'{self._parameter}.read must return {wanted}, '
+            f'not {_type_name(part)}'
+        )
 
 
 def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':

@@ -161,6 +161,87 @@ NOTHING = {
 }
 
 
+class TestParts(base.HubTestCase):
+    """What ``fp.read`` answers: an image must not go on without a part."""
+
+    def streams(self, *answers):
+        fp = base.Answering(*answers)
+        yield 'fp', fp, utils.chunkiter(fp, 4)
+        fp = base.Answering(*answers)
+        yield 'iter', fp, utils.chunkreadable(fp, 4)
+
+    def test_no_data(self):
+        for part in (5, [b'a'], object(), {}, 1.5, Hostile(), (), False):
+            for parameter, fp, chunks in self.streams(b'ab', part, b'cd'):
+                for _ in range(3):
+                    with self.tally.case('bad input: parts'):
+                        exc = self.assertRaises(TypeError, next, chunks)
+                        self.assertEqual(
+                            f'{parameter}.read must return bytes, '
+                            f'not {type(part).__name__}',
+                            str(exc),
+                        )
+                self.assertEqual([b'cd'], fp.answers)
+            for parameter, _, chunks in self.streams(part):
+                with self.tally.case('bad input: parts'):
+                    exc = self.assertRaises(TypeError, next, chunks)
+                    self.assertIn(
+                        f'{parameter}.read must return bytes or str, not',
+                        str(exc),
+                    )
+
+    def test_text_among_bytes(self):
+        for wanted, *answers in (
+            ('bytes', b'ab', 'cd', b'ef'),
+            ('bytes', bytearray(b'ab'), 'cd', b'ef'),
+            ('str', 'ab', b'cd', 'ef'),
+            ('str', 'ab', memoryview(b'cd'), 'ef'),
+            ('bytes', b'abcd', 'ef', b'gh'),
+        ):
+            for parameter, fp, chunks in self.streams(*answers):
+                if len(answers[0]) == 4:
+                    self.assertEqual(answers[0], next(chunks))
+                for _ in range(3):
+                    with self.tally.case('bad input: parts'):
+                        exc = self.assertRaises(TypeError, next, chunks)
+                        self.assertEqual(
+                            f'{parameter}.read must return {wanted}, '
+                            f'not {type(answers[1]).__name__}',
+                            str(exc),
+                        )
+                self.assertEqual(answers[2:], fp.answers)
+
+    def test_kinds_of_bytes_may_change(self):
+        answers = b'ab', bytearray(b'cd'), memoryview(b'ef'), b''
+        for _, _, chunks in self.streams(*answers):
+            with self.tally.case('bad input: parts that are none'):
+                self.assertEqual([b'abcd', b'ef'], list(chunks))
+
+    def test_end_of_another_kind(self):
+        for answers in (b'ab', ''), ('ab', b''), ('ab', bytearray()):
+            for _, _, chunks in self.streams(*answers):
+                with self.tally.case('bad input: parts that are none'):
+                    self.assertEqual([answers[0]], list(chunks))
+
+    def test_parameter_is_named(self):
+        for parameter, _, chunks in self.streams(None):
+            exc = self.assertRaises(BlockingIOError, next, chunks)
+            self.assertIn(f'{parameter} has nothing', str(exc))
+
+        class Entering:
+            def read(self, size):
+                next(self.chunks)
+
+        for parameter, make in (
+            ('fp', utils.chunkiter),
+            ('iter', utils.chunkreadable),
+        ):
+            fp = Entering()
+            fp.chunks = make(fp)
+            exc = self.assertRaises(RuntimeError, next, fp.chunks)
+            self.assertIn(f'{parameter}: another read', str(exc))
+
+
 class TestOptions(base.TestCase):
     """Out of range, of the wrong type, or empty."""
 
