@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import errno
 import hashlib
+import inspect
 import io
 import logging
 import math
@@ -782,17 +783,24 @@ class CooperativeReader:
 _DATA = (bytes, bytearray, memoryview, str)
 
 
-def _type_name(value: object) -> str:
-    return type(value).__name__
+_type_name = cooperation.type_name
 
 
 def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
     read = getattr(source, 'read', None)
-    if not callable(read):
+    if not callable(read) or _wants_instance(source, read):
         raise TypeError(
             f'{parameter} must have a read method, not {_type_name(source)}'
         )
     return read  # type: ignore[no-any-return]
+
+
+def _wants_instance(source: Any, read: Any) -> bool:
+    """Tell a class that was given in place of an instance of it."""
+    if not issubclass(type(source), type):
+        return False
+    method = inspect.getattr_static(source, 'read', None)
+    return method is read and hasattr(read, '__get__')
 
 
 def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:

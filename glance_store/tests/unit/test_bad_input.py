@@ -161,6 +161,241 @@ NOTHING = {
 }
 
 
+class TestSources(base.TestCase):
+    """``fp``, ``fd`` and ``iter``."""
+
+    def assertRefused(self, call, parameter, source, name):
+        with self.tally.case('bad input: sources'):
+            exc = self.assertRaises(TypeError, call, source)
+            self.assertTrue(str(exc).startswith(f'{parameter} must '), name)
+            self.assertTrue(str(exc).isprintable(), name)
+            kind = type(source).__name__
+            self.assertIn(
+                kind if kind.isidentifier() else repr(kind), str(exc)
+            )
+
+    def test_neither_file_like_nor_iterable(self):
+        self.capture_log(0)  # the trace must not take part in it
+        for offload in (False, True):
+            self.configure(offload_file_reads=offload)
+            for name, source in NOTHING.items():
+                self.assertRefused(utils.chunkiter, 'fp', source, name)
+                self.assertRefused(utils.cooperative_read, 'fd', source, name)
+                self.assertRefused(
+                    utils.cooperative_iter, 'iter', source, name
+                )
+                self.assertRefused(utils.CooperativeReader, 'fd', source, name)
+
+    def test_chunkreadable(self):
+        for name, source in NOTHING.items():
+            if hasattr(source, 'read'):
+                self.assertRefused(utils.chunkreadable, 'iter', source, name)
+                continue
+            with self.tally.case('bad input: sources'):
+                self.assertIs(source, utils.chunkreadable(source), name)
+                self.assertIs(source, utils.chunkreadable(source, 0), name)
+
+    def test_iterable_that_does_not_read(self):
+        for source in ([b'a'], b'abc', 'path', {}, (c for c in b'a'), '/'):
+            self.assertRefused(utils.chunkiter, 'fp', source, source)
+            self.assertRefused(utils.cooperative_read, 'fd', source, source)
+
+    def test_missing_and_further_arguments(self):
+        for call in (
+            *(utils.chunkiter, utils.chunkreadable, utils.cooperative_iter),
+            *(utils.cooperative_read, utils.CooperativeReader),
+            *(utils.is_uuid_like, utils.get_hasher),
+        ):
+            with self.tally.case('bad input: arguments'):
+                first = next(iter(inspect.signature(call).parameters))
+                exc = self.assertRaises(TypeError, call)
+                self.assertIn(first, str(exc))
+                self.assertRaises(TypeError, call, [], 1, 2, 3)
+                self.assertRaises(TypeError, call, **{first: [], 'odd': 1})
+
+    def test_class_that_reads_by_itself(self):
+        class Kind(type):
+            def read(cls, size=-1):
+                return b''
+
+        class Static:
+            @staticmethod
+            def read(size=-1):
+                return b''
+
+        class Class:
+            @classmethod
+            def read(cls, size=-1):
+                return b''
+
+        class Given:
+            read = io.BytesIO().read
+
+        for source in (Kind('Source', (), {}), Static, Class, Given):
+            with self.tally.case('bad input: sources that are none'):
+                self.assertEqual([], list(utils.chunkiter(source, 5)))
+                self.assertEqual(b'', utils.cooperative_read(source)(5))
+                self.assertEqual(b'', utils.CooperativeReader(source).read(5))
+
+    def test_errors_of_their_own(self):
+        for error in (
+            base.Interrupted(),
+            OSError('gone'),
+            KeyboardInterrupt(),
+        ):
+
+            def fail(*args, error=error):
+                raise error
+
+            reads = (
+                with_attributes(read=raising(error)),
+                with_attributes(__getattr__=fail),
+                with_attributes(__getattribute__=fail),
+            )
+            iterates = with_attributes(__iter__=fail)
+            for call, sources in (
+                (utils.chunkiter, reads),
+                (utils.chunkreadable, reads),
+                (utils.cooperative_read, reads),
+                (utils.cooperative_iter, (iterates,)),
+                (utils.CooperativeReader, (*reads, iterates)),
+            ):
+                for source in sources:
+                    with self.tally.case('bad input: errors of their own'):
+                        self.assertIs(
+                            error,
+                            self.assertRaises(type(error), call, source),
+                        )
+
+    def test_class_that_cannot_be_asked_for(self):
+        source = with_attributes(
+            __class__=raising(base.Interrupted()),
+            read=lambda self, size=-1: b'',
+        )
+        for kind in (tempfile._TemporaryFileWrapper, io.BufferedReader):
+            liar = with_attributes(
+                __class__=kind, read=lambda self, size=-1: b''
+            )
+            for fd in (source, liar):
+                for offload in (False, True):
+                    with self.tally.case('bad input: sources that are none'):
+                        self.configure(offload_file_reads=offload)
+                        self.assertEqual([], list(utils.chunkiter(fd)))
+                        self.assertEqual(b'', utils.cooperative_read(fd)())
+                        self.assertEqual(
+                            b'', utils.CooperativeReader(fd).read()
+                        )
+
+    @EXAMPLES
+    @hypothesis.given(strategies.from_type(object))
+    def test_anything(self, source):
+        hypothesis.assume(not hasattr(source, 'read'))
+        for call, parameter in (
+            (utils.chunkiter, 'fp'),
+            (utils.cooperative_read, 'fd'),
+        ):
+            with self.tally.case('bad input: sources made up'):
+                exc = self.assertRaises(TypeError, call, source)
+                self.assertTrue(str(exc).startswith(f'{parameter} must '))
+        for call, parameter in (
+            (utils.cooperative_iter, 'iter'),
+            (utils.CooperativeReader, 'fd'),
+        ):
+            with self.tally.case('bad input: sources made up'):
+                try:
+                    iter(source)
+                except TypeError:
+                    exc = self.assertRaises(TypeError, call, source)
+                    self.assertTrue(str(exc).startswith(f'{parameter} must '))
+                else:
+                    call(source)
+
+
+class TestFiles(base.TestCase):
+    """Files that cannot be read: their own error, and never an end."""
+
+    def unreadable(self):
+        folder = self.useFixture(fixtures.TempDir())
+        closed = open(folder.join('closed'), 'w+b')
+        closed.write(b'abc')
+        closed.close()
+        yield closed
+        writing = open(folder.join('writing'), 'wb')
+        self.addCleanup(writing.close)
+        yield writing
+        bytes_io = io.BytesIO(b'abc')
+        bytes_io.close()
+        yield bytes_io
+        text = io.StringIO('abc')
+        text.close()
+        yield text
+
+    def test_unreadable(self):
+        for offload in (False, True):
+            self.configure(offload_file_reads=offload)
+            for file in self.unreadable():
+                for step in (
+                    utils.chunkiter(file).__next__,
+                    utils.chunkreadable(file, 5).__next__,
+                    utils.cooperative_read(file),
+                    utils.CooperativeReader(file).read,
+                    utils.CooperativeReader(file).__next__,
+                ):
+                    for _ in range(2):
+                        with self.tally.case('bad input: unreadable files'):
+                            self.assertRaises(ValueError, step)
+        for source in self.unreadable():
+            with self.tally.case('bad input: unreadable files'):
+                self.assertRaises(
+                    ValueError,
+                    lambda source=source: next(utils.cooperative_iter(source)),
+                )
+
+    def test_directory(self):
+        fd = os.open(self.useFixture(fixtures.TempDir()).path, os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        source = with_attributes(
+            read=lambda self, size=-1: os.read(fd, max(size, 5))
+        )
+        for step in (
+            utils.chunkiter(source, 5).__next__,
+            utils.cooperative_read(source),
+            utils.CooperativeReader(source).read,
+        ):
+            with self.tally.case('bad input: unreadable files'):
+                self.assertRaises(IsADirectoryError, step)
+
+    def test_arguments_are_the_file_s_own(self):
+        for args in (['5'], [1.5], [b'5'], [[]], [1, 2]):
+            for make in (utils.cooperative_read, utils.CooperativeReader):
+                with self.tally.case('bad input: arguments'):
+                    file = io.BytesIO(b'abcdef')
+                    read = make(file)
+                    read = getattr(read, 'read', read)
+                    self.assertEqual(b'ab', read(2))
+                    exc = self.assertRaises(TypeError, read, *args)
+                    own = self.assertRaises(TypeError, file.read, *args)
+                    self.assertEqual(str(own), str(exc))
+                    self.assertEqual(b'cdef', read(5))
+
+    def test_text_and_paths_are_no_images(self):
+        for source in ('/etc/hostname', b'abc', {'a': 1}, [None], [5]):
+            with self.tally.case('bad input: chunks'):
+                reader = utils.CooperativeReader(source)
+                for read in (reader.read, lambda r=reader: r.read(5)):
+                    exc = self.assertRaises(TypeError, read)
+                    self.assertIn('a chunk of fd must be bytes', str(exc))
+                    item = next(iter(source))
+                    self.assertIn(type(item).__name__, str(exc))
+
+    def test_generator_that_is_over(self):
+        for make in (utils.cooperative_iter, utils.CooperativeReader):
+            with self.tally.case('bad input: sources that are none'):
+                source = (chunk for chunk in [b'abc'])
+                source.close()
+                self.assertEqual([], list(make(source)))
+
+
 class TestParts(base.HubTestCase):
     """What ``fp.read`` answers: an image must not go on without a part."""
 
