@@ -824,7 +824,9 @@ def _checked_size(chunk_size: int) -> int:
         return int(cfg.CONF.glance_store.default_chunk_size or chunk_size)
     size = _integer(chunk_size, 'chunk_size')
     if size < 1:
-        raise ValueError(f'chunk_size must be at least 1, not {size}')
+        # Python writes out no number of more than some thousand digits.
+        shown = size if size > -sys.maxsize else f'below {-sys.maxsize}'
+        raise ValueError(f'chunk_size must be at least 1, not {shown}')
     return size
 
 
@@ -834,10 +836,15 @@ def _checked_length(length: int) -> int:
 
 
 def _integer(value: Any, parameter: str) -> int:
-    with contextlib.suppress(TypeError):
+    cause = None
+    try:
         if not isinstance(value, bool):
             return operator.index(value)
-    raise TypeError(f'{parameter} must be an integer, not {_type_name(value)}')
+    except TypeError as exc:
+        cause = exc
+    raise TypeError(
+        f'{parameter} must be an integer, not {_type_name(value)}'
+    ) from cause
 
 
 def _size_asked(args: Any, kwargs: Any) -> int | None:

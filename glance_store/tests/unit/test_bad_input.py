@@ -161,6 +161,113 @@ NOTHING = {
 }
 
 
+class TestSizes(base.TestCase):
+    """``chunk_size`` and ``length``."""
+
+    def refusals(self, error, size, name):
+        """Return the messages of whatever takes such a size."""
+        for call in (utils.chunkiter, utils.chunkreadable):
+            for args, kwargs in (([size], {}), ([], {'chunk_size': size})):
+                fp = base.Reading(b'abc')
+                with self.tally.case('bad input: sizes'):
+                    exc = self.assertRaises(error, call, fp, *args, **kwargs)
+                    self.assertEqual([], fp.calls, name)
+                    self.assertIn('chunk_size', str(exc))
+                yield str(exc)
+
+    def test_of_the_wrong_type(self):
+        for name, size in {**NO_INTEGERS, 'none': None}.items():
+            for message in self.refusals(TypeError, size, name):
+                self.assertIn(type(size).__name__, message)
+
+    def test_length_of_the_wrong_type(self):
+        for name, length in NO_INTEGERS.items():
+            source = base.Fetching(b'abc')
+            reader = utils.CooperativeReader(source)
+            for args, kwargs in (([length], {}), ([], {'length': length})):
+                with self.tally.case('bad input: sizes'):
+                    exc = self.assertRaises(
+                        TypeError, reader.read, *args, **kwargs
+                    )
+                    self.assertIn('length', str(exc), name)
+                    self.assertIn(type(length).__name__, str(exc), name)
+                    self.assertEqual(0, source.fetched)
+            self.assertEqual(b'abc', reader.read(5))
+
+    def test_length_of_the_wrong_type_in_the_middle(self):
+        for name, length in NO_INTEGERS.items():
+            with self.tally.case('bad input: sizes'):
+                reader = utils.CooperativeReader([b'abc', b'def'])
+                self.assertEqual(b'a', reader.read(1))
+                self.assertRaises(TypeError, reader.read, length)
+                self.assertEqual(b'bcde', reader.read(4), name)
+                self.assertRaises(TypeError, reader.read, length)
+                self.assertEqual(b'f', reader.read(), name)
+
+    def test_below_1(self):
+        for size in (0, -1, -65536, -sys.maxsize - 1, -(2**64), Index(-3)):
+            for message in self.refusals(ValueError, size, size):
+                self.assertIn('at least 1', message)
+                shown = max(int(getattr(size, 'answer', size)), -sys.maxsize)
+                self.assertIn(str(shown), message)
+        for message in self.refusals(ValueError, -HUGE, 'huge'):
+            self.assertIn('at least 1', message)
+
+    def test_what_is_an_integer(self):
+        class Number(int):
+            __index__ = __lt__ = __gt__ = __eq__ = Hostile._refuse
+            __sub__ = __str__ = __repr__ = __hash__ = Hostile._refuse
+
+        for size in (5, Index(5), Number(5)):
+            with self.tally.case('bad input: sizes that are none'):
+                self.assertEqual(
+                    [b'abcde', b'f'],
+                    list(utils.chunkiter(io.BytesIO(b'abcdef'), size)),
+                )
+                reader = utils.CooperativeReader([b'abc', b'def'])
+                self.assertEqual(b'abcde', reader.read(size))
+        for size in (2**31, 2**64, HUGE):
+            with self.tally.case('bad input: sizes that are none'):
+                fp = base.Reading(b'abcdef', 2)
+                self.assertEqual([b'abcdef'], list(utils.chunkiter(fp, size)))
+                for length in (size, -size):
+                    reader = utils.CooperativeReader([b'abc', b'def'])
+                    self.assertEqual(b'abcdef', reader.read(length))
+
+    def test_size_that_fails_by_itself(self):
+        for error in (base.Interrupted(), ZeroDivisionError(), SystemExit()):
+            with self.tally.case('bad input: errors of their own'):
+                fp = base.Reading(b'abc')
+                for call in (
+                    lambda fp=fp, e=error: utils.chunkiter(fp, Index(e)),
+                    lambda fp=fp, e=error: utils.chunkreadable(fp, Index(e)),
+                    lambda e=error: utils.CooperativeReader([]).read(Index(e)),
+                ):
+                    self.assertIs(error, self.assertRaises(type(error), call))
+                self.assertEqual([], fp.calls)
+
+    def test_reason_is_kept(self):
+        error = TypeError('will not')
+        exc = self.assertRaises(
+            TypeError, utils.chunkiter, io.BytesIO(), Index(error)
+        )
+        self.assertIs(error, exc.__cause__)
+
+    @EXAMPLES
+    @hypothesis.given(
+        strategies.from_type(object).filter(
+            lambda value: not isinstance(value, int)
+        )
+    )
+    def test_anything(self, size):
+        with self.tally.case('bad input: sizes made up'):
+            hypothesis.assume(not hasattr(size, '__index__'))
+            exc = self.assertRaises(
+                TypeError, utils.chunkiter, io.BytesIO(), size
+            )
+            self.assertIn('chunk_size must be an integer', str(exc))
+
+
 class TestSources(base.TestCase):
     """``fp``, ``fd`` and ``iter``."""
 
