@@ -98,11 +98,17 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
     :raises ValueError: where the algorithm is not to be had
     """
     name = str(hash_algo)
-    if name == 'md5':
-        # By its own name, as the released module does: what the shipped tests
-        # put in its place is there.
-        return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
-    return hashlib.new(name, usedforsecurity=usedforsecurity)
+    try:
+        if name == 'md5':
+            # By its own name, as the released module does: what the shipped
+            # tests put in its place is there.
+            return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
+        return hashlib.new(name, usedforsecurity=usedforsecurity)
+    # The latter for a name that hashlib cannot even look up.
+    except (ValueError, TypeError) as exc:
+        raise ValueError(
+            f'hash_algo: there is no hash {name[:100]!r}: {exc}'
+        ) from exc
 
 
 # What was taken from a source and not yet handed out: chunks of bytes or of

@@ -584,6 +584,57 @@ class TestParts(base.HubTestCase):
             self.assertIn(f'{parameter}: another read', str(exc))
 
 
+class TestOthers(base.TestCase):
+    """``is_uuid_like`` and ``get_hasher``."""
+
+    def test_hash_that_is_not_to_be_had(self):
+        for name, algo in {
+            **NOTHING,
+            'empty': '',
+            'unknown': 'md55',
+            'bytes': b'md5',
+            'null': 'md5\0',
+            'surrogate': '\udc80',
+            'line': 'md5\n',
+            'long': 'x' * 100000,
+            'list': ['md5'],
+        }.items():
+            if name in ('hostile', 'huge'):  # whose own errors come out
+                self.assertRaises(
+                    (base.Interrupted, ValueError), utils.get_hasher, algo
+                )
+                continue
+            for secure in (True, False):
+                with self.tally.case('bad input: hashes'):
+                    exc = self.assertRaises(
+                        ValueError, utils.get_hasher, algo, secure
+                    )
+                    self.assertIn('hash_algo', str(exc))
+                    self.assertIn(repr(str(algo)[:100]), str(exc))
+                    self.assertIsNotNone(exc.__cause__)
+
+    def test_uuid(self):
+        for name, val in {**NOTHING, **NO_INTEGERS}.items():
+            with self.tally.case('bad input: UUIDs'):
+                self.assertIs(False, utils.is_uuid_like(val), name)
+                self.assertIs(False, utils.is_uuid_like(val=val), name)
+
+    @EXAMPLES
+    @hypothesis.given(strategies.from_type(object))
+    def test_anything(self, val):
+        with self.tally.case('bad input: UUIDs made up'):
+            self.assertIs(False, utils.is_uuid_like(val))
+
+    @EXAMPLES
+    @hypothesis.given(strategies.text())
+    def test_any_hash(self, name):
+        with self.tally.case('bad input: hashes made up'):
+            try:
+                utils.get_hasher(name)
+            except ValueError as exc:
+                self.assertIn('hash_algo', str(exc))
+
+
 class TestOptions(base.TestCase):
     """Out of range, of the wrong type, or empty."""
 
