@@ -820,7 +820,7 @@ def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:
 
 def _close(source: Any) -> None:
     close = getattr(source, 'close', None)
-    if close is not None:
+    if callable(close):
         close()
 
 

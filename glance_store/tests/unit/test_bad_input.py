@@ -584,6 +584,40 @@ class TestParts(base.HubTestCase):
             self.assertIn(f'{parameter}: another read', str(exc))
 
 
+class TestClose(base.TestCase):
+    def test_close_that_is_none(self):
+        for close in (None, 5, '', [], True):
+            for source in (base.Reading(b'abc'), base.Fetching(b'abc')):
+                with self.tally.case('bad input: closes'):
+                    source.close = close
+                    reader = utils.CooperativeReader(source)
+                    reader.close()
+                    reader.close()
+
+    def test_error_of_its_own(self):
+        for error in (
+            base.Interrupted(),
+            OSError('gone'),
+            KeyboardInterrupt(),
+        ):
+            for kind in (base.Reading, base.Fetching):
+                with self.tally.case('bad input: errors of their own'):
+                    source = type('Kind', (kind,), {'close': raising(error)})
+                    reader = utils.CooperativeReader(source(b'abc'))
+                    for _ in range(2):
+                        self.assertIs(
+                            error,
+                            self.assertRaises(type(error), reader.close),
+                        )
+
+    def test_arguments(self):
+        for source in (base.Reading(b'abc'), base.Fetching(b'abc')):
+            with self.tally.case('bad input: arguments'):
+                reader = utils.CooperativeReader(source)
+                self.assertRaises(TypeError, reader.close, 1)
+                self.assertEqual(0, source.closed)
+
+
 class TestOthers(base.TestCase):
     """``is_uuid_like`` and ``get_hasher``."""
 
