@@ -223,6 +223,8 @@ def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
     :raises ValueError: at once, where *chunk_size* is below 1
     :raises BlockingIOError: from ``next()``, where *fp* is non-blocking and
         has nothing yet; what had been read before is handed out first
+    :raises TypeError: from ``next()``, and from each one after it, where *fp*
+        answers what is no data, or text among bytes
     :raises RuntimeError: from ``next()``, where another green thread is in
         the middle of it
     """
