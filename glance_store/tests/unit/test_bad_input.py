@@ -648,7 +648,9 @@ class TestOthers(base.TestCase):
                     self.assertIsNotNone(exc.__cause__)
 
     def test_uuid(self):
-        for name, val in {**NOTHING, **NO_INTEGERS}.items():
+        liar = with_attributes(__class__=raising(base.Interrupted()))
+        values = {**NOTHING, **NO_INTEGERS, 'liar': liar}
+        for name, val in values.items():
             with self.tally.case('bad input: UUIDs'):
                 self.assertIs(False, utils.is_uuid_like(val), name)
                 self.assertIs(False, utils.is_uuid_like(val=val), name)
