@@ -20,8 +20,9 @@ import contextlib
 import functools
 import importlib
 import os
-from sys import modules
-from time import monotonic
+import re
+import sys
+import time
 from typing import Any
 
 from oslo_config import cfg
@@ -32,8 +33,6 @@ from glance_store.common import opts
 LOG = logging.getLogger(__name__)
 
 opts.register_opts(cfg.CONF)
-
-_BYTES = (bytes, bytearray, memoryview)
 
 
 class _Wakeup(functools.partial[Any]):
@@ -98,34 +97,74 @@ class Shared:
 # line of its own, and cut to this many characters.
 _LENGTH = 200
 
+# What a message holds where it shows bytes, or what could not be decoded.
+_SHOWN_BYTES = re.compile(r'\bb[\'"]|\ufffd')
+
+
+def type_name(value: object) -> str:
+    """Return what to call the type of *value*, quoted unless it is plain."""
+    # A class can have a name that is no name, its own class even a property.
+    name = str.__str__(type.__dict__['__name__'].__get__(type(value)))
+    if name.isidentifier() and name.isprintable() and len(name) <= _LENGTH:
+        return name
+    return repr(name[:_LENGTH])
+
 
 def name_of(source: Any) -> str:
     """Return what the log calls *source*: its type, and a file's name.
 
-    Anything else about *source* may be image data.
+    Anything else about *source* may be image data. A name that contains
+    ``://`` is a URL and may let whoever reads it in, so it is shown without
+    user and password (all that is before its last ``@``) and without query
+    and fragment (all from its first ``?`` or ``#`` on). Its path is shown.
     """
-    kind = type(source).__name__
+    kind = type_name(source)
     try:
-        name = os.fsdecode(source.name)
+        name = str.__str__(os.fsdecode(source.name))
     except Exception:
         return kind
+    if '://' in name:
+        name = _without_secrets(name)
     return f'{kind} {name[:_LENGTH]!r}'
 
 
 def description_of(error: Exception) -> str:
     """Return what the log says of an error: its type, and its message.
 
-    There is no message where bytes are part of it: they may be image data,
-    as in the error of a codec.
+    Each word of the message is shown as :func:`name_of` shows a URL, as many
+    a message quotes one, whole or in part. There is no message where it may
+    hold image data: where it shows bytes or characters that are no text,
+    where the error is one of a codec, or was made of anything but text,
+    numbers and other such errors.
     """
-    kind = type(error).__name__
+    kind = type_name(error)
     try:
-        if any(isinstance(arg, _BYTES) for arg in error.args):
-            return kind
-        message = str(error)
+        message = str.__str__(str(error)) if _of_text(error) else ''
     except Exception:
         return kind
-    return f'{kind}: {message[:_LENGTH]!r}' if message else kind
+    words = message.split()
+    if _SHOWN_BYTES.search(message) or not ''.join(words).isprintable():
+        return kind
+    shown = ' '.join(map(_without_secrets, words))
+    return f'{kind}: {shown[:_LENGTH]!r}' if shown else kind
+
+
+def _without_secrets(url: str) -> str:
+    # Of a password with any of these characters in it, nothing is left.
+    scheme = re.match('[A-Za-z][A-Za-z0-9+.-]*://', url)
+    start = scheme.end() if scheme else 0
+    shown = re.split('[?#]', url, maxsplit=1)[0]
+    return shown[:start] + shown[max(start, url.rfind('@') + 1) :]
+
+
+def _of_text(error: BaseException) -> bool:
+    """Tell whether nothing but text, numbers and such errors made *error*."""
+    return not isinstance(error, UnicodeError) and all(
+        _of_text(arg)
+        if isinstance(arg, BaseException)
+        else isinstance(arg, str | int | float | None)
+        for arg in error.args
+    )
 
 
 def log(level: int, message: str, *args: object) -> None:
@@ -153,7 +192,7 @@ class Turns:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         # Nothing is due before that; 0 where there is no interval.
-        self.until = monotonic() + interval if interval else 0.0
+        self.until = time.monotonic() + interval if interval else 0.0
 
     def due(self) -> Any:
         """Return the hub that is to have a turn now, None where none is.
@@ -165,12 +204,14 @@ class Turns:
         Its ``__dict__`` is asked because a missing attribute of a
         thread-local costs ten times as much.
         """
-        if self.until and monotonic() < self.until:
+        if self.until and time.monotonic() < self.until:
             return None
-        if 'eventlet.hubs' not in modules:
+        if 'eventlet.hubs' not in sys.modules:
             return None
         try:
-            return modules['eventlet.hubs']._threadlocal.__dict__.get('hub')
+            return sys.modules['eventlet.hubs']._threadlocal.__dict__.get(
+                'hub'
+            )
         except AttributeError:  # in the middle of its import
             return None
 
@@ -198,7 +239,7 @@ class Turns:
                 wakeup.called = True
                 hub.timer_canceled(wakeup)
             if self._interval:
-                self.until = monotonic() + self._interval
+                self.until = time.monotonic() + self._interval
 
     def end(self) -> None:
         """Hear that the stream has ended; once or often is the same."""
@@ -215,12 +256,22 @@ def current_hub() -> Any:
 class TracedTurns(Turns):
     """Turns that tell the log, at DEBUG, about each yield and the end."""
 
-    __slots__ = ('_away', '_bytes', '_chunks', '_ended', '_name', '_yields')
+    __slots__ = (
+        '_away',
+        '_bytes',
+        '_chunks',
+        '_ended',
+        '_name',
+        '_turns',
+        '_yields',
+    )
 
     traced = True
 
     def __init__(self, interval: float, source: object) -> None:
-        super().__init__(interval)
+        # Without an interval of its own: it is to hear of every chunk.
+        super().__init__(0)
+        self._turns = Turns(interval)
         self._name = name_of(source)
         self._chunks = self._bytes = self._yields = 0
         self._away = 0.0
@@ -234,18 +285,18 @@ class TracedTurns(Turns):
         if size != 0:
             self._chunks += 1
             self._bytes += size or 0
-        hub = super().due()
+        hub = self._turns.due()
         if hub is not None:
             self._yield(hub, chunk)
         elif size != 0 and self._chunks == 1 and current_hub() is None:
             self._log('does not yield: this thread has no hub')
 
     def _yield(self, hub: Any, chunk: object) -> None:
-        left = monotonic()
+        left = time.monotonic()
         try:
-            super().take(hub, chunk)
+            self._turns.take(hub, chunk)
         finally:
-            away = monotonic() - left
+            away = time.monotonic() - left
             self._yields += 1
             self._away += away
             self._log('yielded, away for %.6f s', away)

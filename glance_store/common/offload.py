@@ -44,14 +44,14 @@ def _suits(source: Any) -> bool:
     its own, eventlet's files among them: in another thread it would want a
     hub there. That leaves the classes of the io module.
     """
-    if isinstance(source, tempfile._TemporaryFileWrapper):
-        source = source.file
-    if not isinstance(source, _FILES):
-        return False
     try:
+        if isinstance(source, tempfile._TemporaryFileWrapper):
+            source = source.file
+        if not isinstance(source, _FILES):
+            return False
         green = type(_innermost(source)).__module__.startswith('eventlet.')
         return not green and stat.S_ISREG(os.fstat(source.fileno()).st_mode)
-    except Exception:  # whatever a class that is derived from them may raise
+    except Exception:  # of a class derived from them, or said to be so
         return False
 
 

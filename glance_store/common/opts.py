@@ -23,12 +23,24 @@ from oslo_config import cfg
 from oslo_config import types
 
 
+class Size(types.Integer):
+    """A number of bytes; unlike any other integer it is never empty."""
+
+    def __call__(self, value: Any) -> Any:
+        # Not bool, which is an int, nor a float, which would lose its point.
+        fits = type(value) in (str, int)
+        size = super().__call__(value) if fits else None
+        if size is None:
+            raise ValueError(f'{value!r} is not a number of bytes')
+        return size
+
+
 class Seconds(types.Float):
     """A time; unlike any other float it is a number, NaN is none."""
 
     def __call__(self, value: Any) -> Any:
         seconds = super().__call__(value)
-        if seconds != seconds:
+        if seconds is None or seconds != seconds:
             raise ValueError(f'{value!r} is not a number of seconds')
         return seconds
 
@@ -36,10 +48,10 @@ class Seconds(types.Float):
 GROUP = 'glance_store'
 
 OPTS = [
-    cfg.IntOpt(
+    cfg.Opt(
         'default_chunk_size',
+        type=Size(min=1),
         default=65536,
-        min=1,
         mutable=True,
         help="""
 How many bytes a chunk holds where the caller names no ``chunk_size``.

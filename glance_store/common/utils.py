@@ -33,14 +33,14 @@ from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import errno
 import hashlib
+import inspect
 import io
 import logging
 import math
 import operator
 import re
 import sys
-from sys import modules
-from time import monotonic
+import time
 from typing import Any
 
 from oslo_concurrency import lockutils
@@ -99,11 +99,17 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
     :raises ValueError: where the algorithm is not to be had
     """
     name = str(hash_algo)
-    if name == 'md5':
-        # By its own name, as the released module does: what the shipped tests
-        # put in its place is there.
-        return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
-    return hashlib.new(name, usedforsecurity=usedforsecurity)
+    try:
+        if name == 'md5':
+            # By its own name, as the released module does: what the shipped
+            # tests put in its place is there.
+            return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
+        return hashlib.new(name, usedforsecurity=usedforsecurity)
+    # The latter for a name that hashlib cannot even look up.
+    except (ValueError, TypeError) as exc:
+        raise ValueError(
+            f'hash_algo: there is no hash {name[:100]!r}: {exc}'
+        ) from exc
 
 
 # What was taken from a source and not yet handed out: chunks of bytes or of
@@ -220,6 +226,8 @@ def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
     :raises ValueError: at once, where *chunk_size* is below 1
     :raises BlockingIOError: from ``next()``, where *fp* is non-blocking and
         has nothing yet; what had been read before is handed out first
+    :raises TypeError: from ``next()``, and from each one after it, where *fp*
+        answers what is no data, or text among bytes
     :raises RuntimeError: from ``next()``, where another green thread is in
         the middle of it
     """
@@ -249,16 +257,24 @@ def _chunks(source: Any, parameter: str, chunk_size: int) -> '_Chunks':
     read = _read_of(source, parameter)
     if offload.wanted(source):
         read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
-    return _Chunks(read, size)
+    return _Chunks(read, size, parameter)
 
 
 class _Chunks:
-    def __init__(self, read: Callable[[int], Any], size: int) -> None:
+    def __init__(
+        self, read: Callable[[int], Any], size: int, parameter: str
+    ) -> None:
         self._read = read
         self._size = size
+        self._parameter = parameter
+        # Once a part has come, the others are to be of its kind.
+        self._kind: Any = _DATA
+        self._refused: list[Any] = []
         self._parts = _Buffer()
         self._under_way = False
-        self._plain = True
+        # Whether there is nothing to look at but the next part: none of those
+        # before it is held, and they were bytes.
+        self._plain = False
         # What comes once the parts are handed out, when that is known.
         self._then: type[Exception] | None = None
 
@@ -267,45 +283,62 @@ class _Chunks:
 
     def __next__(self) -> Any:
         if self._under_way:
-            raise RuntimeError('fp: another read is under way')
+            raise RuntimeError(f'{self._parameter}: another read is under way')
         self._under_way = True
         try:
             if self._plain:
-                # Where a read answers all it was asked for, that is the chunk.
+                # A read that answers all it was asked for is most often a
+                # chunk. XX
                 part = self._read(self._size)
                 if type(part) is bytes and len(part) == self._size:
                     return part
                 self._plain = False
-                part = self._checked(part)
-                if part:
+                if part := self._checked(part):
                     self._parts.append(part)
-            parts = self._parts
-            chunk = parts.gather(self._size, self._read_part)
+            chunk = self._parts.gather(self._size, self._read_part)
+            bare = not self._parts and self._then is None
+            self._plain = bare and self._kind is _BYTES
         finally:
             self._under_way = False
         if chunk:
             return chunk
         if self._then is BlockingIOError:
             self._then = None
-            raise BlockingIOError(errno.EAGAIN, 'fp has nothing to read yet')
+            raise BlockingIOError(
+                errno.EAGAIN, f'{self._parameter} has nothing to read yet'
+            )
         raise StopIteration
 
     def _read_part(self, size: int) -> Any:
         if self._then is not None:
             return b''
-        return self._checked(self._read(size))
+        return self._checked(
+            self._refused[0] if self._refused else self._read(size)
+        )
 
     def _checked(self, part: Any) -> Any:
         if part is None:
             self._then = BlockingIOError
             return b''
-        if not isinstance(part, _DATA):
-            raise TypeError(
-                f'fp.read must return bytes or str, not {_type_name(part)}'
-            )
+        if not isinstance(part, self._kind):
+            self._refuse(part)
         if not part:
             self._then = StopIteration
+        elif self._kind is _DATA:
+            self._kind = str if isinstance(part, str) else _BYTES
         return _unchangeable(part)
+
+    def _refuse(self, part: Any) -> None:
+        """Raise, unless it is the end that is of another kind."""
+        if isinstance(part, _DATA) and not part:
+            return
+        # Once and for all, as _ByteChunks does.
+        self._refused = [part]
+        wanted = {_DATA: 'bytes or str', str: 'str'}.get(self._kind, 'bytes')
+        raise TypeError(
+            f'{self._parameter}.read must return {wanted}, '
+            f'not {_type_name(part)}'
+        )
 
 
 def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
@@ -362,7 +395,7 @@ class _CooperativeIterator(cooperation.Shared):
         return self
 
     def __next__(self) -> Any:
-        if 'eventlet.hubs' not in modules and self._direct:
+        if 'eventlet.hubs' not in sys.modules and self._direct:
             try:
                 return next(self._items)
             except StopIteration:
@@ -393,7 +426,7 @@ class _CooperativeIterator(cooperation.Shared):
                 else:
                     self.door.release()
             until = self._turns.until
-            if until and monotonic() < until and not kept:
+            if until and time.monotonic() < until and not kept:
                 return item
             turn = self._turns.due()
             if turn is None and (not kept or len(kept) <= self._awaited):
@@ -498,7 +531,7 @@ class _Reads(cooperation.Shared):
         # Where nobody imported eventlet there is no hub, nor was there any
         # that something could be kept from. On a native thread this makes a
         # read of 4 KiB a fifth faster.
-        if 'eventlet.hubs' not in modules and self._direct and not kwargs:
+        if 'eventlet.hubs' not in sys.modules and self._direct and not kwargs:
             return self._source_read(*args)
         if kwargs:
             args, kwargs = self._by_position(args, kwargs)
@@ -519,7 +552,7 @@ class _Reads(cooperation.Shared):
                 else:
                     self.door.release()
             until = self._turns.until
-            if until and monotonic() < until and not kept:
+            if until and time.monotonic() < until and not kept:
                 return answer
             turn = self._turns.due()
             if turn is None and (not kept or len(kept) <= self._awaited):
@@ -700,7 +733,7 @@ class CooperativeReader:
         # None over an iterable: its chunks are as large as they come.
         self._chunk_size: int | None = None
         if hasattr(fd, 'read'):
-            self._chunk_size = cfg.CONF.glance_store.default_chunk_size
+            self._chunk_size = _checked_size(_UNNAMED)
             self._reads = _reads(fd, self._turns, keyword='length')
             self.read = self._reads.read  # type: ignore[method-assign]
             return
@@ -799,20 +832,28 @@ class CooperativeReader:
             self._closed = True
 
 
-_DATA = (bytes, bytearray, memoryview, str)
+_BYTES = (bytes, bytearray, memoryview)
+_DATA = (*_BYTES, str)
 
 
-def _type_name(value: object) -> str:
-    return type(value).__name__
+_type_name = cooperation.type_name
 
 
 def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
     read = getattr(source, 'read', None)
-    if not callable(read):
+    if not callable(read) or _wants_instance(source, read):
         raise TypeError(
             f'{parameter} must have a read method, not {_type_name(source)}'
         )
     return read  # type: ignore[no-any-return]
+
+
+def _wants_instance(source: Any, read: Any) -> bool:
+    """Tell a class that was given in place of an instance of it."""
+    if not issubclass(type(source), type):
+        return False
+    method = inspect.getattr_static(source, 'read', None)
+    return method is read and hasattr(read, '__get__')
 
 
 def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:
@@ -826,16 +867,19 @@ def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:
 
 def _close(source: Any) -> None:
     close = getattr(source, 'close', None)
-    if close is not None:
+    if callable(close):
         close()
 
 
 def _checked_size(chunk_size: int) -> int:
     if chunk_size is _UNNAMED:
-        return int(cfg.CONF.glance_store.default_chunk_size)
+        # An option that was set to None is one that was not set.
+        return int(cfg.CONF.glance_store.default_chunk_size or chunk_size)
     size = _integer(chunk_size, 'chunk_size')
     if size < 1:
-        raise ValueError(f'chunk_size must be at least 1, not {size}')
+        # Python writes out no number of more than some thousand digits.
+        shown = size if size > -sys.maxsize else f'below {-sys.maxsize}'
+        raise ValueError(f'chunk_size must be at least 1, not {shown}')
     return size
 
 
@@ -845,10 +889,15 @@ def _checked_length(length: int) -> int:
 
 
 def _integer(value: Any, parameter: str) -> int:
-    with contextlib.suppress(TypeError):
+    cause = None
+    try:
         if not isinstance(value, bool):
             return operator.index(value)
-    raise TypeError(f'{parameter} must be an integer, not {_type_name(value)}')
+    except TypeError as exc:
+        cause = exc
+    raise TypeError(
+        f'{parameter} must be an integer, not {_type_name(value)}'
+    ) from cause
 
 
 def _size_asked(args: Any, kwargs: Any) -> int | None:

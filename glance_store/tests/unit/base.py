@@ -77,6 +77,16 @@ class Ticker(fixtures.Fixture):
             eventlet.sleep(0)
 
 
+class Clock(fixtures.Fixture):
+    """A clock that is under control; a hub keeps its own."""
+
+    def _setUp(self):
+        self.now = 100.0
+        self.useFixture(
+            fixtures.MonkeyPatch('time.monotonic', lambda: self.now)
+        )
+
+
 class TestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()

@@ -23,7 +23,6 @@ import eventlet
 from eventlet import event
 from eventlet import hubs
 from eventlet import wsgi
-import fixtures
 import greenlet
 
 from glance_store.common import utils
@@ -435,16 +434,7 @@ class TestShared(base.HubTestCase):
 
     def test_left_behind_within_an_interval(self):
         # One that is over once, and then no more: the clock tells.
-        class Clock:
-            now = 0.0
-
-            def monotonic(self):
-                return self.now
-
-        clock = Clock()
-        self.useFixture(
-            fixtures.MonkeyPatch('glance_store.common.cooperation.time', clock)
-        )
+        clock = self.useFixture(base.Clock())
 
         class Source(base.Fetching):
             def __init__(self, gate):
@@ -453,7 +443,7 @@ class TestShared(base.HubTestCase):
 
             def __next__(self):
                 item = super().__next__()
-                clock.now = 2.0 if item == b'a' else clock.now
+                clock.now += 2 * (item == b'a')
                 if item == b'b':
                     self.gate.wait()
                 return item

@@ -234,13 +234,7 @@ class TestInterval(base.HubTestCase):
     def test_between_two_yields(self):
         # A clock that is under control is the only way to tell after which
         # chunk an interval is over. The hub keeps its own.
-        clock = [100.0]
-        self.useFixture(
-            fixtures.MonkeyPatch(
-                'glance_store.common.cooperation.time',
-                type('Time', (), {'monotonic': lambda: clock[0]}),
-            )
-        )
+        clock = self.useFixture(base.Clock())
         self.configure(cooperative_yield_interval=1)
         for kind in range(4):
             step = self.streams()[kind]
@@ -255,35 +249,23 @@ class TestInterval(base.HubTestCase):
                 (0.5, 0),
                 (0.5, 1),
             ):
-                clock[0] += lapse
+                clock.now += lapse
                 self.assertYields(yields, step)
 
     def test_each_stream_has_its_own(self):
-        clock = [100.0]
-        self.useFixture(
-            fixtures.MonkeyPatch(
-                'glance_store.common.cooperation.time',
-                type('Time', (), {'monotonic': lambda: clock[0]}),
-            )
-        )
+        clock = self.useFixture(base.Clock())
         self.configure(cooperative_yield_interval=1)
         streams = self.streams()
-        clock[0] += 2
+        clock.now += 2
         for step in streams:
             self.assertYields(1, step)
             self.assertYields(0, step)
 
     def test_interrupted_yield_counts_as_one(self):
-        clock = [100.0]
-        self.useFixture(
-            fixtures.MonkeyPatch(
-                'glance_store.common.cooperation.time',
-                type('Time', (), {'monotonic': lambda: clock[0]}),
-            )
-        )
+        clock = self.useFixture(base.Clock())
         self.configure(cooperative_yield_interval=1)
         for step in self.streams():
-            clock[0] += 2
+            clock.now += 2
             base.Run(
                 lambda step=step: self.assertRaises(base.Interrupted, step),
                 lambda number: base.Interrupted(),

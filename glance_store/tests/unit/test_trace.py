@@ -222,17 +222,11 @@ class TestOnHub(Logging, base.HubTestCase):
     def test_time_away(self):
         # Not how long, but that it is the time away: another green thread
         # has the only turn of a clock that is under control.
-        clock = [100.0]
-        self.useFixture(
-            fixtures.MonkeyPatch(
-                'glance_store.common.cooperation.time',
-                type('Time', (), {'monotonic': lambda: clock[0]}),
-            )
-        )
+        clock = self.useFixture(base.Clock())
 
         def others():
             while True:
-                clock[0] += 2.5
+                clock.now += 2.5
                 base.eventlet.sleep(0)
 
         other = base.eventlet.spawn(others)
