@@ -517,19 +517,24 @@ print(json.dumps('open'), flush=True)
 
 class TestProcess(base.TestCase):
     def test_child_of_a_fork_goes_on(self):
+        for offloads in ('no', 'yes'):
+            for hub in ('no', 'yes'):
+                self.fork(offloads, hub, child_first='yes')
+        self.fork('no', 'no', child_first='no')
         # A child that keeps the hub hears of the pool's answers, and takes
-        # them from the parent, which would wait forever. Services make a new
-        # hub after a fork.
-        for offloads, hub in (('no', 'no'), ('no', 'yes'), ('yes', 'yes')):
-            for child_first in ('yes', 'no'):
-                facts = base.run_python(
-                    STREAMS + FORK, offloads, hub, child_first
-                )
-                number = 2 * facts['streams']
-                with self.tally.case('process: forked streams', number):
-                    self.assertEqual([{}, {}], facts['parent'])
-                    self.assertEqual([facts['under way'], {}], facts['child'])
-                    self.assertTrue(facts['waited'])
+        # them from a parent that waits, which then waits forever. Services
+        # make a new hub after a fork.
+        self.fork('yes', 'yes', child_first='no')
+
+    def fork(self, offloads, fresh_hub, child_first):
+        facts = base.run_python(
+            STREAMS + FORK, offloads, fresh_hub, child_first
+        )
+        number = 2 * facts['streams']
+        with self.tally.case('process: forked streams', number):
+            self.assertEqual([{}, {}], facts['parent'])
+            self.assertEqual([facts['under way'], {}], facts['child'])
+            self.assertTrue(facts['waited'])
 
     def test_dropped_with_a_read_under_way(self):
         rounds = DROPPED // 20
