@@ -14,6 +14,7 @@
 
 """Streams in the life of a process: forks, exits, and what is dropped."""
 
+import contextlib
 import gc
 import io
 import os
@@ -97,15 +98,19 @@ class TestDropped(base.HubTestCase):
         self.assertTrue(step())
 
     def finished(self, step):
-        self.assertIn(len(list(base.calls(step, []))), (4, 5))
+        # Not assertIn: a matcher of testtools leaves something behind.
+        self.assertTrue(len(list(base.calls(step, []))) in (4, 5))
 
     def interrupted(self, step):
         """Throw something into the first switch of the second piece."""
         self.begun(step)
-        base.Run(
-            lambda: self.assertRaises(base.Interrupted, step),
-            lambda number: base.Interrupted(),
-        )
+
+        def give_up():
+            with contextlib.suppress(base.Interrupted):
+                step()
+                self.fail('nothing was thrown')
+
+        base.Run(give_up, lambda number: base.Interrupted())
 
     LIVES = (never_started, begun, finished, interrupted)
 
