@@ -791,7 +791,9 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        # Older releases of rich end even a disabled bar with a line break.
+        if not self._bar.disable:
+            self._bar.stop()
 
     @contextlib.contextmanager
     def step(self, description: str) -> Iterator[None]:

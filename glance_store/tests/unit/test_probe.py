@@ -878,6 +878,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
         }
         for number, handler in handlers.items():
             self.addCleanup(signal.signal, number, handler)
+        self.addCleanup(probe.stopping.signals.clear)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with testtools.ExpectedException(probe.Stopped, '^130$'):
             with probe.stopping_on_signals():
