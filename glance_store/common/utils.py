@@ -32,13 +32,16 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import errno
+import functools
 import hashlib
 import inspect
 import io
 import logging
 import math
 import operator
+import os
 import re
+import stat
 import sys
 import time
 from typing import Any
@@ -252,12 +255,30 @@ def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
     return _chunks(iter, 'iter', chunk_size)
 
 
-def _chunks(source: Any, parameter: str, chunk_size: int) -> '_Chunks':
+def _chunks(source: Any, parameter: str, chunk_size: int) -> Iterator[Any]:
     size = _checked_size(chunk_size)
     read = _read_of(source, parameter)
     if offload.wanted(source):
         read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
+    elif _answers_in_full(source):
+        return iter(functools.partial(read, size), b'')
     return _Chunks(read, size, parameter)
+
+
+def _answers_in_full(source: Any) -> bool:
+    """Tell whether each read answers what it was asked for until the end.
+
+    A regular file does, through the buffer of the io module: what it answers
+    are chunks already. Iterating over those as they come is 15 % faster at
+    4 KiB, and 5 % at 64 KiB.
+    """
+    if type(source) is not io.BufferedReader:
+        return False
+    try:
+        regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        return regular and type(source.raw) is io.FileIO
+    except (OSError, ValueError):  # of one that is closed, or not a file
+        return False
 
 
 class _Chunks:
@@ -287,8 +308,8 @@ class _Chunks:
         self._under_way = True
         try:
             if self._plain:
-                # A read that answers all it was asked for is most often a
-                # chunk. XX
+                # Most often the answer is a chunk as it stands. Then this is
+                # half as fast again at 4 KiB, and 15 % faster at 64 KiB.
                 part = self._read(self._size)
                 if type(part) is bytes and len(part) == self._size:
                     return part
@@ -378,6 +399,7 @@ class _CooperativeIterator(cooperation.Shared):
         self._source = source
         self._items = through(items)
         self._turns = turns
+        # Whether there is nothing to look at but the source, without a hub.
         self._direct = not turns.traced
         # Fetched and not yet returned. All that is fetched passes through
         # here whenever there is a yield, so an interrupted one loses nothing,
@@ -395,6 +417,7 @@ class _CooperativeIterator(cooperation.Shared):
         return self
 
     def __next__(self) -> Any:
+        # As in _Reads.read.
         if 'eventlet.hubs' not in sys.modules and self._direct:
             try:
                 return next(self._items)
@@ -425,6 +448,7 @@ class _CooperativeIterator(cooperation.Shared):
                     self.busy = False
                 else:
                     self.door.release()
+            # What due() asks first: to ask it here is 3 % faster at 4 KiB.
             until = self._turns.until
             if until and time.monotonic() < until and not kept:
                 return item
@@ -447,6 +471,7 @@ class _CooperativeIterator(cooperation.Shared):
         # A handler may be interrupted as well, and the error must not be lost
         # by that: a generator that raised it would just end next.
         self._over = error
+        self._direct = False
         cooperation.log(
             logging.ERROR,
             'iterating %s failed: %s',
@@ -462,6 +487,7 @@ class _CooperativeIterator(cooperation.Shared):
         the next call.
         """
         self._over = StopIteration
+        self._direct = False
         self._kept.clear()
         self._turns.end()
         with contextlib.ExitStack() as stack:
@@ -529,15 +555,15 @@ class _Reads(cooperation.Shared):
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         # Where nobody imported eventlet there is no hub, nor was there any
-        # that something could be kept from. On a native thread this makes a
-        # read of 4 KiB a fifth faster.
+        # that something could be kept from. This makes streams a tenth faster
+        # there at 4 KiB, and 4 % at 64 KiB.
         if 'eventlet.hubs' not in sys.modules and self._direct and not kwargs:
             return self._source_read(*args)
         if kwargs:
             args, kwargs = self._by_position(args, kwargs)
         kept = self._kept
         while not kept or len(kept) <= self._awaited:
-            # As in _read_source, of which a call would cost 3 % at 4 KiB.
+            # As in _read_source, written out to save a call.
             if self.busy:
                 self.wait_for_entry()
             self.busy = True
@@ -551,6 +577,7 @@ class _Reads(cooperation.Shared):
                     self.busy = False
                 else:
                     self.door.release()
+            # As in _CooperativeIterator.__next__.
             until = self._turns.until
             if until and time.monotonic() < until and not kept:
                 return answer
