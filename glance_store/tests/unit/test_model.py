@@ -112,6 +112,10 @@ def reusing(chunks):
         yield memoryview(buffer)[: len(piece)]
 
 
+# How many bytes a source has at most: each of them is another one.
+MOST = 250
+
+
 class SourceError(Exception):
     """What a source raises by itself."""
 
@@ -405,27 +409,30 @@ class Plan(NamedTuple):
     traced: bool
 
 
+def often_long(elements):
+    return strategies.one_of(
+        strategies.lists(elements, max_size=20),
+        strategies.lists(elements, min_size=8, max_size=40),
+    )
+
+
 plans = strategies.builds(
     Plan,
     kind=strategies.integers(0, len(ALL_KINDS) - 1),
     source=strategies.integers(0, 3),
     text=strategies.booleans(),
-    cuts=strategies.lists(
+    cuts=often_long(
         strategies.tuples(
             strategies.one_of(
-                strategies.integers(0, 12),
-                strategies.integers(0, 60),
-                strategies.just(250),
+                strategies.integers(0, 12), strategies.integers(0, 60)
             ),
             strategies.sampled_from(sorted(KINDS)),
         ),
-        max_size=30,
     ),
-    events=strategies.lists(
+    events=often_long(
         strategies.sampled_from(
             ['', '', 'short', 'none', 'late', 'switch', 'raise']
         ),
-        max_size=40,
     ),
     last=strategies.sampled_from(['', '', '', 'dead', 'wrong']),
     size=strategies.one_of(strategies.none(), strategies.integers(1, 60)),
@@ -447,7 +454,7 @@ asked = strategies.one_of(
     strategies.sampled_from([0, 1, 100, 300]),
 )
 interrupting = strategies.sampled_from(['', '', *base.INTERRUPTIONS])
-turns = strategies.sampled_from([0, 0, 0, 1, 2, 5])
+turns = strategies.sampled_from([0, 0, 0, 0, 1, 2, 5])
 
 
 def step(**arguments):
@@ -500,8 +507,23 @@ class Streams(stateful.RuleBasedStateMachine):
         self.drain()
         self.open(plan)
 
+    @step(
+        calls=strategies.lists(
+            strategies.tuples(asked, turns, interrupting),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def call(self, calls):
+        for asks, number, interruption in calls:
+            self.begin_call(self.call_for(asks))
+            self.take_turns(number)
+            if interruption:
+                self.throw(-1, interruption)
+
     @step(asks=asked, number=turns, interruption=interrupting)
-    def call(self, asks, number, interruption):
+    def call_alone(self, asks, number, interruption):
+        self.finish()
         self.begin_call(self.call_for(asks))
         self.take_turns(number)
         if interruption:
@@ -538,7 +560,7 @@ class Streams(stateful.RuleBasedStateMachine):
     @step(asks=asked, alone=strategies.booleans())
     def call_on_a_native_thread(self, asks, alone):
         # Inside of a source there must not be two at the same instant.
-        if self.source.inside or alone:
+        if alone or self.source.inside or self.kinds is FILE_KINDS:
             self.finish()
         self.on_a_native_thread(self.call_for(asks), Call.run)
 
@@ -579,7 +601,7 @@ class Streams(stateful.RuleBasedStateMachine):
 
     def source_for(self, plan):
         ends = itertools.accumulate(size for size, _ in plan.cuts)
-        number = sum(end <= 250 for end in ends)
+        number = sum(end <= MOST for end in ends)
         cuts = plan.cuts[:number]
         data = data_of(cuts)
         events = list(plan.events)
@@ -657,35 +679,42 @@ class Streams(stateful.RuleBasedStateMachine):
     def drain(self):
         """Have the stream give all that it still has."""
         self.finish()
-        for _ in range(1000):
-            if self.closing:
-                return
+        if self.closing:
+            return
+        for _ in range(MOST + 100):
             call = self.call_for('next')
             self.begin_call(call)
             self.finish()
             if self.is_last(call):
                 break
-        if not self.is_held(len(self.left())):
+        if not self.is_held(call):
             self.test.assertEqual([], self.left())
         self.test.assertEqual([], self.source.raised)
 
     def is_last(self, call):
         if call.error is None:
             return call.name == 'read' and call.answer in (b'', '')
-        if isinstance(call.error, StopIteration | TypeError):
+        if isinstance(call.error, StopIteration):
             return True
-        left = len(self.left())
-        return self.source.ended == 'dead' and (not left or self.is_held(left))
+        return not self.left() or self.is_held(call)
 
-    def is_held(self, number):
-        """Tell whether so many bytes are too few to be handed out.
+    def is_held(self, call):
+        """Tell whether what is left is too little for a call.
 
-        The source is dead, and no call of those that remain asks for less.
+        It is kept for one that asks for less: nothing comes after it but the
+        error.
         """
-        size = self.chunk_size if self.kind.chunks else 7
-        return (
-            self.source.ended == 'dead' and self.kind.holds and number < size
-        )
+        if self.source.ended not in ('dead', 'wrong'):
+            return False
+        exact = self.kind.exact or self.kind.holds
+        return exact and len(self.left()) < self.wanted(call, 0)
+
+    def wanted(self, call, otherwise):
+        """Return how many bytes a call asks for."""
+        size = self.chunk_size if self.kind.chunks else call.size
+        if size is None:
+            return otherwise
+        return size if size >= 0 else MOST + 1
 
     # What has to be true of it
 
@@ -719,8 +748,9 @@ class Streams(stateful.RuleBasedStateMachine):
         if isinstance(error, RuntimeError):  # another read is under way
             return not call.alone and (self.kind.exact or self.kind.chunks)
         if isinstance(error, TypeError):  # of a chunk
-            left = self.left() if call.alone else []
-            return self.source.ended == 'wrong' and not left
+            if self.source.ended != 'wrong':
+                return False
+            return not call.alone or not self.left() or self.is_held(call)
         return isinstance(error, ValueError) and self.closing
 
     def judge_none(self):
@@ -782,9 +812,7 @@ class Streams(stateful.RuleBasedStateMachine):
         self.judge_size(call, len(data))
 
     def judge_size(self, call, size):
-        wanted = self.chunk_size if self.kind.chunks else call.size
-        if wanted is None or wanted < 0:
-            wanted = 250
+        wanted = self.wanted(call, MOST)
         self.test.assertLessEqual(size, wanted)
         exact = self.kind.chunks or self.kind.exact and call.size is not None
         if exact and size < wanted and not self.source.nones:
@@ -813,6 +841,7 @@ class OffloadedStreams(Streams):
 
     def hold(self):
         """Keep the thread busy, once it made all reads that came before."""
+        tpool.setup()
         held = threading.Semaphore(0)
         self.go_on = threading.Semaphore(0)
 
@@ -846,7 +875,7 @@ class OffloadedStreams(Streams):
     def source_for(self, plan):
         if self.fd is not None:
             self.fd.close()
-        number = sum(size for size, _ in plan.cuts) % 251
+        number = sum(size for size, _ in plan.cuts) % MOST
         data = data_of([(number, '')])
         text = data.decode('latin-1')
         raw = plan.source == 0 and not plan.text
@@ -901,6 +930,42 @@ class TestStreams(base.HubTestCase):
 
     def test_streams(self):
         self.explore(Streams, 100_000 if base.STRESS else 5_000)
+
+    def test_offloaded(self):
+        # In a process of its own: a pool answers one hub of a process only.
+        code = """
+        import json
+        import sys
+
+        import testtools
+
+        from glance_store.tests.unit import test_model
+
+        test = test_model.TestStreams('run_offloaded')
+        result = testtools.TestResult()
+        test.steps = int(sys.argv[1])
+        test.run(result)
+        print(json.dumps({
+            'tried': test.tally.tried,
+            'problems': [text for _, text in result.errors + result.failures],
+        }))
+        """
+        facts = base.run_python(
+            code,
+            str(5_000 if base.STRESS else 500),
+            EVENTLET_THREADPOOL_SIZE='1',
+            GLANCE_STORE_STRESS='1' if base.STRESS else '',
+        )
+        for kind, number in facts['tried'].items():
+            with self.tally.case(f'{kind}, offloaded', number):
+                self.assertEqual([], facts['problems'])
+        self.assertEqual([], facts['problems'])
+
+    def run_offloaded(self):
+        # While there still is the hub that it answers.
+        self.addCleanup(tpool.killall)
+        self.configure(offload_file_reads=True)
+        self.explore(OffloadedStreams, self.steps)
 
 
 class Joined:
