@@ -923,7 +923,7 @@ class TestStreams(base.HubTestCase):
         stateful.run_state_machine_as_test(
             type(machine.__name__, (machine,), {'test': self}),
             settings=hypothesis.settings(
-                PROFILE, max_examples=steps // 40, stateful_step_count=50
+                PROFILE, max_examples=steps // 25, stateful_step_count=50
             ),
         )
         self.assertLessEqual(steps, self.tally.tried['model: steps'])
