@@ -20,17 +20,21 @@ it and goes on. Last, something is thrown into every yield of one run. After
 each run, every byte has come out once, in order.
 """
 
+import functools
 import io
 import logging
 
 import eventlet
 from eventlet import timeout as eventlet_timeout
+import fixtures
 import greenlet
 
 from glance_store.common import utils
 from glance_store.tests.unit import base
 
 DATA = bytes(range(200))
+
+POINTS = 'interruption: points thrown at'
 
 
 def pieces(data=DATA, size=7):
@@ -42,6 +46,75 @@ def pieces(data=DATA, size=7):
         yield kinds[number % 3](data[at : at + length])
         at += length
         number += 1
+
+
+class Waiting(fixtures.Fixture):
+    """A log handler that lets other green threads run at each line."""
+
+    def _setUp(self):
+        logger = logging.getLogger('glance_store')
+        level = logger.level
+        logger.setLevel(logging.DEBUG)
+        self.addCleanup(logger.setLevel, level)
+        handler = logging.Handler()
+        handler.emit = lambda record: eventlet.sleep(0)
+        # The hub's green threads are all that uses it.
+        handler.lock = None
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+
+
+class Switching:
+    """The source of a stream switches as well, before it gives anything."""
+
+    def test_every_yield_of_one_run(self):
+        # To go on for ever would be to get nowhere.
+        run = self.run_with(
+            lambda number: base.never() if number <= 20 else None
+        )
+        self.assertEqual(20, len(run.thrown))
+
+
+class SwitchingFile(base.Reading):
+    """A file-like that waits before each answer, as a green socket does."""
+
+    def read(self, size=None):
+        eventlet.sleep(0)
+        return super().read(size)
+
+    def close(self):
+        eventlet.sleep(0)
+        super().close()
+
+
+class SwitchingItems(base.Fetching):
+    """An iterator that waits before each item."""
+
+    def __next__(self):
+        eventlet.sleep(0)
+        return super().__next__()
+
+    def close(self):
+        eventlet.sleep(0)
+        super().close()
+
+
+def switching_items():
+    return SwitchingItems(*filter(len, pieces()))
+
+
+def undaunted():
+    """A generator that goes on whatever is thrown while it waits."""
+    for chunk in filter(len, pieces()):
+        caught = None
+        try:
+            eventlet.sleep(0)
+        except BaseException as exc:
+            caught = exc
+        if caught is not None:
+            # As an item, which no chunk is: for the caller to raise it.
+            yield caught
+        yield chunk
 
 
 class Interruptions:
@@ -61,7 +134,8 @@ class Interruptions:
             lambda: list(base.calls(lambda: step(), caught)), interrupt
         )
         # Each that was thrown was also raised to the caller, as it was.
-        self.assertEqual(list(map(id, run.thrown)), list(map(id, caught)))
+        self.assertEqual(set(map(id, run.thrown)), set(map(id, caught)))
+        self.assertEqual(len(run.thrown), len(caught))
         empty = self.expected()[:0]
         self.assertEqual(self.expected(), empty.join(run.answer))
         return run
@@ -70,10 +144,11 @@ class Interruptions:
         yields = self.run_with(lambda number: None).yields
         self.assertGreater(yields, 1)
         for at in range(1, yields + 1):
-            run = self.run_with(
-                lambda number, at=at: make() if number == at else None
-            )
-            self.assertEqual(1, len(run.thrown), at)
+            with self.tally.case(POINTS):
+                run = self.run_with(
+                    lambda number, at=at: make() if number == at else None
+                )
+                self.assertEqual(1, len(run.thrown), at)
 
     def test_timeout(self):
         self.at_each(base.never)
@@ -104,12 +179,24 @@ class Interruptions:
 
     def test_interval(self):
         self.configure(cooperative_yield_interval=1e-9)
-        self.at_each(base.never)
+        for make in base.INTERRUPTIONS.values():
+            self.at_each(make)
 
     def test_traced(self):
         self.logger = self.capture_log(logging.DEBUG)
-        self.at_each(base.never)
+        for make in base.INTERRUPTIONS.values():
+            self.at_each(make)
         self.assertNotEqual([], self.lines('DEBUG'))
+
+    def test_traced_into_a_log_that_switches(self):
+        # A handler may wait for its socket: that is a point, too. What is an
+        # Exception would be taken for a failure of the log, and ends there.
+        self.useFixture(Waiting())
+        for interval in (0, 1e-9):
+            self.configure(cooperative_yield_interval=interval)
+            self.at_each(base.never)
+            self.at_each(greenlet.GreenletExit)
+            self.at_each(KeyboardInterrupt)
 
 
 class TestCooperativeIter(Interruptions, base.HubTestCase):
@@ -334,6 +421,165 @@ class TestReaderOfReader(Interruptions, base.HubTestCase):
     def stream(self):
         reader = utils.CooperativeReader(utils.CooperativeReader(pieces()))
         return lambda: reader.read(25)
+
+
+class TestSwitchingFileRead(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        read = utils.cooperative_read(SwitchingFile(DATA, 7))
+        return lambda: read(9)
+
+
+class TestSwitchingFileReaderChanging(
+    ChangingSizes, Switching, Interruptions, base.HubTestCase
+):
+    def stream(self):
+        return self.changing(utils.CooperativeReader(SwitchingFile(DATA)).read)
+
+
+class TestSwitchingFileIteration(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        return utils.CooperativeReader(SwitchingFile(DATA)).__next__
+
+
+class TestSwitchingFileReadAll(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(SwitchingFile(DATA))
+        return lambda: reader.read(-1)
+
+
+class TestSwitchingFileChunks(Switching, Interruptions, base.HubTestCase):
+    def test_traced(self):
+        """It has no trace: it does not yield by itself."""
+
+    def stream(self):
+        return utils.chunkiter(SwitchingFile(DATA, 7), 25).__next__
+
+
+class TestSwitchingFileChunkreadable(TestSwitchingFileChunks):
+    def stream(self):
+        self.configure(default_chunk_size=25)
+        return utils.chunkreadable(SwitchingFile(DATA, 7)).__next__
+
+
+class TestSwitchingItems(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.cooperative_iter(switching_items()).__next__
+
+
+class TestSwitchingItemsRead(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.CooperativeReader(switching_items()).read
+
+
+class TestSwitchingItemsReadExact(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(switching_items())
+        return lambda: reader.read(25)
+
+
+class TestSwitchingItemsReadAll(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        reader = utils.CooperativeReader(switching_items())
+        return lambda: reader.read(-1)
+
+
+class TestSwitchingItemsIteration(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        return utils.CooperativeReader(switching_items()).__next__
+
+
+class TestUndauntedGenerator(Switching, Interruptions, base.HubTestCase):
+    def stream(self):
+        chunks = utils.cooperative_iter(undaunted())
+
+        def step():
+            chunk = next(chunks)
+            if isinstance(chunk, BaseException):
+                raise chunk
+            return chunk
+
+        return step
+
+
+class TestGenerators(base.HubTestCase):
+    """Generators that use a stream, and what is done to them."""
+
+    def begun(self, stream, number):
+        """Return a generator over a stream that gave so many chunks."""
+        generator = (chunk for chunk in stream)
+        return generator, [next(generator) for _ in range(number)]
+
+    def streams(self):
+        self.configure(default_chunk_size=9)
+        yield lambda: utils.cooperative_iter(filter(len, pieces()))
+        yield lambda: utils.CooperativeReader(pieces())
+        yield lambda: utils.CooperativeReader(base.Reading(DATA))
+        yield lambda: utils.chunkiter(base.Reading(DATA))
+        yield lambda: utils.chunkreadable(utils.CooperativeReader(pieces()))
+
+    def leave_at_each_chunk(self, leave):
+        for make in self.streams():
+            for number in range(len(list(make())) + 1):
+                with self.tally.case(POINTS):
+                    stream = make()
+                    generator, got = self.begun(stream, number)
+                    leave(generator)
+                    got += stream
+                    self.assertEqual(DATA, b''.join(got))
+
+    def test_closed(self):
+        self.leave_at_each_chunk(lambda generator: generator.close())
+
+    def test_thrown_into(self):
+        for make in base.INTERRUPTIONS.values():
+            exc = make()
+
+            def leave(generator, exc=exc):
+                self.assertIs(
+                    exc, self.assertRaises(type(exc), generator.throw, exc)
+                )
+
+            self.leave_at_each_chunk(leave)
+
+
+class TestClose(base.HubTestCase):
+    """A close that is interrupted closes nothing twice, and all in the end."""
+
+    def close_at_each(self, make_stream, make):
+        source, stream = make_stream()
+        yields = base.Run(stream.close, lambda number: None).yields
+        self.assertLess(0, yields)
+        for at in range(1, yields + 1):
+            with self.tally.case(POINTS):
+                source, stream = make_stream()
+                caught = []
+                run = base.Run(
+                    functools.partial(base.insist, stream.close, caught),
+                    lambda number, at=at: make() if number == at else None,
+                )
+                self.assertEqual(run.thrown, caught)
+                self.assertNotEqual(0, source.closed)
+
+    def over_file(self):
+        source = SwitchingFile(DATA)
+        return source, utils.CooperativeReader(source)
+
+    def over(self, stream):
+        def make():
+            source = SwitchingItems(*pieces())
+            return source, stream(source)
+
+        return make
+
+    def test_at_each_point(self):
+        for traced in (False, True):
+            if traced:
+                self.useFixture(Waiting())
+            for make in (base.never, greenlet.GreenletExit, KeyboardInterrupt):
+                self.close_at_each(self.over_file, make)
+                self.close_at_each(self.over(utils.cooperative_iter), make)
+                self.close_at_each(self.over(utils.CooperativeReader), make)
 
 
 class TestRealTimeouts(base.HubTestCase):

@@ -36,6 +36,7 @@ import threading
 
 import eventlet
 from eventlet import patcher
+from eventlet import tpool
 from oslo_config import cfg
 
 from glance_store.common import utils
@@ -354,6 +355,23 @@ class TestOffload(base.TestCase):
         answer(wrong=wrong)
         """)
         self.assertEqual([], facts['wrong'])
+
+    def test_nothing_more_yet_after_an_interruption(self):
+        code = """
+        class Waiting(io.FileIO):
+            answers = [b'abc', None, b'd']
+
+            def read(self, size):
+                return self.answers.pop(0)
+
+        read = utils.cooperative_read(Waiting(path))
+        tpool.setup()
+        ok = interrupted(read, 5)
+        tpool.execute(bool)
+        answer(ok=ok, got=[a.decode() for a in (read(7), read(7))])
+        """
+        facts = self.run_test(code, EVENTLET_THREADPOOL_SIZE='1')
+        self.assertEqual({'ok': True, 'got': ['abc', 'd']}, facts)
 
     def test_interrupted_often_and_while_the_pool_is_made(self):
         facts = self.run_test("""
