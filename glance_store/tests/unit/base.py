@@ -61,6 +61,14 @@ class Hub(fixtures.Fixture):
         self.addCleanup(hubs.use_hub)
 
 
+class NotImported(fixtures.Fixture):
+    """A process into which nobody has imported eventlet's hubs."""
+
+    def _setUp(self):
+        module = sys.modules.pop('eventlet.hubs')
+        self.addCleanup(sys.modules.__setitem__, 'eventlet.hubs', module)
+
+
 class Ticker(fixtures.Fixture):
     """A green thread that counts its turns: one for each yield."""
 

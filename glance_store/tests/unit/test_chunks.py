@@ -31,6 +31,16 @@ from glance_store.tests.unit import base
 DATA = bytes(range(256)) * 40
 
 
+class NothingAtFirst(io.FileIO):
+    """A file whose reads are its own, the first of them with nothing yet."""
+
+    asked = 0
+
+    def readinto(self, buffer):
+        self.asked += 1
+        return None if self.asked == 1 else super().readinto(buffer)
+
+
 class TestChunkiter(base.TestCase):
     def pipe(self, blocking=True):
         """Return both ends of a real pipe, unbuffered."""
@@ -117,6 +127,60 @@ class TestChunkiter(base.TestCase):
             chunks = list(utils.chunkiter(fp, 7))
         self.assertEqual('é\r\n' * 1000, ''.join(chunks))
         self.assertEqual({7}, {len(chunk) for chunk in chunks[:-1]})
+
+    def test_regular_file(self):
+        path = self.useFixture(fixtures.TempDir()).join('data')
+        with open(path, 'wb') as out:
+            out.write(DATA)
+        for size in (1000, len(DATA), 3 * len(DATA)):
+            with open(path, 'rb') as fp:
+                chunks = utils.chunkiter(fp, size)
+                self.assertEqual(DATA[:size], next(chunks))
+                self.assertEqual(min(size, len(DATA)), fp.tell())
+                rest = list(chunks)
+                self.assertFalse(fp.closed)
+            self.assertEqual(DATA[size:], b''.join(rest))
+            self.assertEqual(
+                {size} if rest[1:] else set(), {*map(len, rest[:-1])}
+            )
+            # As of any other source, the end is the end.
+            self.assertRaises(StopIteration, next, chunks)
+
+    def test_regular_file_with_reads_of_its_own(self):
+        path = self.useFixture(fixtures.TempDir()).join('data')
+        with open(path, 'wb') as out:
+            out.write(DATA)
+        fp = io.BufferedReader(NothingAtFirst(path))
+        self.addCleanup(fp.close)
+        chunks = utils.chunkiter(fp, 1000)
+        self.assertRaises(BlockingIOError, next, chunks)
+        self.assertEqual(DATA, b''.join(chunks))
+        fp = open(path, 'rb')
+        raw = fp.detach()
+        self.addCleanup(raw.close)
+        chunks = utils.chunkiter(fp, 1000)
+        for _ in range(2):
+            self.assertRaises(ValueError, next, chunks)
+
+    def test_closed_file(self):
+        path = self.useFixture(fixtures.TempDir()).join('data')
+        open(path, 'wb').close()
+        fp = open(path, 'rb')
+        fp.close()
+        chunks = utils.chunkiter(fp, 3)
+        for _ in range(2):
+            self.assertRaises(ValueError, next, chunks)
+
+    def test_pipe_through_a_buffer_with_nothing_yet(self):
+        raw, out = self.pipe(blocking=False)
+        chunks = utils.chunkiter(io.BufferedReader(raw), 4)
+        out.write(b'abcdef')
+        self.assertEqual(b'abcd', next(chunks))
+        self.assertEqual(b'ef', next(chunks))
+        self.assertRaises(BlockingIOError, next, chunks)
+        out.write(b'gh')
+        out.close()
+        self.assertEqual([b'gh'], list(chunks))
 
     def test_source_that_answers_more_than_asked(self):
         fp = base.Answering(b'abcdefgh', b'ij', b'')

@@ -151,6 +151,37 @@ class TestWithoutHub(base.TestCase):
         self.assertIs(failure, self.assertRaises(OSError, next, iterator))
 
 
+class TestNotImported(TestWithoutHub):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(base.NotImported())
+
+    def test_nothing_comes_after_close(self):
+        source = base.Fetching(b'a', b'b')
+        iterator = utils.cooperative_iter(source)
+        self.assertEqual(b'a', next(iterator))
+        iterator.close()
+        self.assertEqual([], list(iterator))
+        self.assertEqual(1, source.fetched)
+
+    def test_exception_that_was_not_raised_for_an_interruption(self):
+        error = ValueError('storage went away')
+
+        class Interrupting(logging.Handler):
+            def emit(self, record):
+                raise KeyboardInterrupt
+
+        handler = Interrupting()
+        logger = logging.getLogger('glance_store')
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        iterator = utils.cooperative_iter(base.Fetching(error, b'b'))
+        self.assertRaises(KeyboardInterrupt, next, iterator)
+        logger.removeHandler(handler)
+        self.assertIs(error, self.assertRaises(ValueError, next, iterator))
+        self.assertEqual([b'b'], list(iterator))
+
+
 class TestClose(base.HubTestCase):
     def test_closes_the_source_once_or_often(self):
         for taken in range(3):

@@ -84,6 +84,12 @@ class TestWithoutHub(base.TestCase):
         self.assertEqual(b'b', read())
 
 
+class TestNotImported(TestWithoutHub):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(base.NotImported())
+
+
 class TestOnHub(base.HubTestCase):
     def test_reads_then_yields_then_returns(self):
         events = []

@@ -234,7 +234,7 @@ class TestOffload(base.TestCase):
         cfg.CONF.set_override('offload_file_reads', False, 'glance_store')
         eventlet.sleep(0)
         read = utils.cooperative_read(open(path, 'rb'))
-        answer(same=read() == DATA, pool='eventlet.tpool' in sys.modules)
+        answer(same=read() == DATA, pool=tpool._setup_already)
         """)
         self.assertEqual({'same': True, 'pool': False}, facts)
 
@@ -254,7 +254,7 @@ class TestOffload(base.TestCase):
         thread = native.Thread(target=run)
         thread.start()
         thread.join()
-        answer(done=done, pool='eventlet.tpool' in sys.modules)
+        answer(done=done, pool=tpool._setup_already)
         """)
         self.assertEqual({'done': [[True, False]], 'pool': False}, facts)
 
