@@ -56,7 +56,7 @@ PROFILE = hypothesis.settings(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 
-KINDS = {
+KINDS: dict[str, Callable[[bytes], Any]] = {
     'bytes': bytes,
     'bytearray': bytearray,
     'memoryview': memoryview,
