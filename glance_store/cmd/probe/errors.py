@@ -14,8 +14,10 @@
 
 from collections.abc import Iterator
 import contextlib
+import os
 import re
 import sys
+from typing import TextIO
 
 from glance_store.cmd.probe import signals
 
@@ -78,11 +80,20 @@ def plain(text: str) -> str:
 
 def say(message: str) -> None:
     """Print a line on standard error, where there is one."""
-    # Who is to read it may have gone away or have no room for it; and that
-    # cannot be said anywhere.
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stderr is not None:
-            print(f'{PROGRAM}: {plain(message)}', file=sys.stderr, flush=True)
+    if sys.stderr is None:
+        return
+    try:
+        print(f'{PROGRAM}: {plain(message)}', file=sys.stderr, flush=True)
+    except OSError:  # and there is nowhere to say that
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """Let nothing come of what could not be written to a stream.
+
+    Python would try it again at its end, and fail again.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def complain(message: str) -> None:

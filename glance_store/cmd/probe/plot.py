@@ -100,7 +100,7 @@ def answers(path: str, seen: watch.Watched, target: float) -> None:
         for when in seen.failed_at:
             axes.axvline(when, color='tab:red', alpha=0.4)
         _draw_target(axes, target)
-        axes.set_yscale('log')
+        _use_milliseconds(axes)
         axes.set_xlabel('seconds')
         axes.set_ylabel('answer time, ms')
 
@@ -133,11 +133,12 @@ def _draw_rows(
     """Draw a mark for each row, and a dot for each of its rounds."""
     axes = figure.subplots()
     colors = _numbers(result.case.key for result in results)
-    sizes = _numbers(result.case.chunk_size for result in results)
-    several = len(sizes) > 2
+    sizes = _numbers(
+        result.case.chunk_size for result in results if result.case.chunk_size
+    )
     for result in results:
         case = result.case
-        size = f', {case.chunk_size}' if several and case.chunk_size else ''
+        several = len(sizes) > 1 and case.chunk_size
         speeds = [part.throughput for part in result.rounds]
         lates = [_shown(part.worst) for part in result.rounds]
         color = f'C{colors[case.key]}'
@@ -145,13 +146,15 @@ def _draw_rows(
         axes.plot(
             statistics.median(speeds),
             statistics.median(lates),
-            _MARKERS[sizes[case.chunk_size] % len(_MARKERS)],
+            _MARKERS[sizes.get(case.chunk_size, 0) % len(_MARKERS)],
             color=color,
             markersize=8,
-            label=case.name + size,
+            label=f'{case.name}, {case.chunk_size}' if several else case.name,
+            # Where nothing streams it is on the edge.
+            clip_on=False,
         )
     _draw_target(axes, target)
-    axes.set_yscale('log')
+    _use_milliseconds(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel('throughput of all streams, MiB/s')
     axes.set_ylabel('worst lateness, ms')
@@ -162,6 +165,12 @@ def _draw_rows(
 def _numbers(values: Iterable[object]) -> dict[object, int]:
     """Return a number for each value, in their order."""
     return {value: n for n, value in enumerate(dict.fromkeys(values))}
+
+
+def _use_milliseconds(axes: Any) -> None:
+    """Let the axis go from hundredths of a millisecond to minutes."""
+    axes.set_yscale('log')
+    axes.yaxis.set_major_formatter('{x:g}')
 
 
 def _draw_target(axes: Any, target: float) -> None:

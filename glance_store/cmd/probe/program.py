@@ -15,7 +15,6 @@
 import argparse
 from collections.abc import Sequence
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -54,8 +53,7 @@ def _print(text: str) -> int:
     try:
         print(text, end='', flush=True)
     except OSError as exc:
-        # What is left of it would be tried again as Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        errors.drop(sys.stdout)
         if isinstance(exc, BrokenPipeError):
             return 128 + signal.SIGPIPE
         raise errors.Failure(f'cannot print: {exc.strerror}') from exc

@@ -38,6 +38,7 @@ VERSION = 1
 
 # Wider than any row: nothing is cut in a pipe.
 PIPE_WIDTH = 200
+PARAGRAPH_WIDTH = 79
 
 
 # -- Of image files -----------------------------------------------------------
@@ -52,9 +53,9 @@ def probe_as_text(
     """Return the table, and what follows from it."""
     with _Page() as page:
         page.line(_heading(load, results, cold))
-        page.print(_table(results, given.target))
+        page.table(_table(results, given.target))
         for sentence in sentences(results, given):
-            page.line(sentence)
+            page.paragraph(sentence)
         page.line('')
         page.line(given.setting.section().rstrip(), 'green')
     return page.text
@@ -314,8 +315,8 @@ def watched_as_text(seen: watch.Watched, target: float) -> str:
             f'{seen.target.name}, every {watch.PERIOD * 1000:g} ms for '
             f'{seen.seconds:.1f} s'
         )
-        page.print(table)
-        page.line(verdict(seen, target))
+        page.table(table)
+        page.paragraph(verdict(seen, target))
         for reason, count in seen.failures.most_common():
             page.line(f'Failed: {count} of {seen.requests}: {reason}', 'red')
     return page.text
@@ -384,8 +385,7 @@ class _Page:
             emoji=False,
             highlight=False,
         )
-        self._wraps = terminal
-        self.print = self._console.print
+        self._width = self._console.width if terminal else PARAGRAPH_WIDTH
         self.text = ''
 
     def __enter__(self) -> '_Page':
@@ -396,5 +396,13 @@ class _Page:
         self.text = self._file.read()
 
     def line(self, text: str, style: str = '') -> None:
-        """Add a paragraph: one line where nothing shows how wide it may be."""
-        self._console.print(text, style=style, soft_wrap=not self._wraps)
+        """Add what stays on its line, however long that is."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def paragraph(self, text: str) -> None:
+        """Add sentences."""
+        self._console.print(text, width=self._width)
+
+    def table(self, table: rich_table.Table) -> None:
+        """Add a table."""
+        self._console.print(table)

@@ -31,13 +31,13 @@ from glance_store.common import utils
 
 # What a picture has room for.
 STREAMS = 4
-CHUNKS = 128
+CHUNKS = 64
 
 # How long all of that may take where reads are slow, in seconds.
 SECONDS = 2.0
 
 # How long everybody else waits between two turns, in seconds.
-PAUSE = 0.0005
+PAUSE = 0.00025
 
 clock = time.monotonic
 

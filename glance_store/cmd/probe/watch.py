@@ -47,6 +47,7 @@ SHOWING = 0.5
 _PIECE = 65536
 
 clock = time.monotonic
+sleep = time.sleep
 
 
 class Unanswered(Exception):
@@ -199,6 +200,8 @@ class Asker:
         while response.read1(_PIECE):
             if clock() > end:
                 raise TimeoutError
+        # Of its own accord it ends with read() only.
+        response.close()
         self._used = True
         if response.status != 200:
             raise Unanswered(_refusal(response))
@@ -278,7 +281,7 @@ class _Watching:
         end = self._start + seconds
         shown = due = self._start
         while due < end:
-            time.sleep(max(0.0, due - clock()))
+            sleep(max(0.0, due - clock()))
             answered = self._turn(due)
             due += PERIOD * (1 + lateness.missed(due, answered, PERIOD))
             if clock() - shown > SHOWING:
