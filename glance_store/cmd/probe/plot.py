@@ -15,6 +15,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import importlib
+import io
+import os
 import statistics
 from typing import Any
 
@@ -113,13 +115,24 @@ def _figure(path: str, width: float, height: float) -> Iterator[Any]:
     with matplotlib.rc_context(_STYLE):
         figure = module.Figure(figsize=(width, height), layout='constrained')
         yield figure
-        name = 'Date' if path.endswith('.svg') else 'Software'
-        try:
-            figure.savefig(path, dpi=150, metadata={name: None})
-        except OSError as exc:
-            raise errors.Failure(
-                f'cannot write the picture: {path!r}: {exc.strerror}'
-            ) from exc
+        kind = path[-3:]
+        name = {'svg': 'Date', 'png': 'Software'}[kind]
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=150, metadata={name: None})
+        _write(path, picture.getvalue())
+
+
+def _write(path: str, content: bytes) -> None:
+    """Write a file whole, or leave none."""
+    try:
+        with open(path, 'wb') as file:
+            file.write(content)
+    except OSError as exc:
+        if os.path.isfile(path):
+            os.unlink(path)
+        raise errors.Failure(
+            f'cannot write the picture: {path!r}: {exc.strerror}'
+        ) from exc
 
 
 def _shown(seconds: float) -> float:

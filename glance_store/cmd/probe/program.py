@@ -70,24 +70,29 @@ def _probe(asked: argparse.Namespace) -> int:
         for case in measuring.cases(size, asked.interval)
     ]
     cases.append(measuring.alone())
-    timelines: list[timeline.Timeline] = []
+    steps = 2 + asked.rounds * len(cases)
     with contextlib.ExitStack() as stack:
-        steps = 2 + asked.rounds * len(cases)
-        bar = stack.enter_context(progress.Progress(steps))
-        load = _load(asked, bar, stack)
-        results = _measure(cases, load, asked, bar)
+        with progress.Progress(steps) as bar:
+            load = _load(asked, bar, stack)
+            results = _measure(cases, load, asked, bar)
+        status = _print(_report(asked, load, results))
         if asked.plot or asked.timeline:
-            timelines = timeline.record(
-                load.images[0],
-                asked.chunk_sizes[0],
-                results[0].throughput,
-            )
-    status = _print(_report(asked, load, results))
-    if asked.plot:
-        plot.rows(asked.plot, results, timelines, asked.target)
-    if asked.timeline:
-        plot.timelines(asked.timeline, timelines)
+            _draw(asked, load, results)
     return status
+
+
+def _draw(
+    asked: argparse.Namespace,
+    load: measuring.Load,
+    results: Sequence[measuring.Result],
+) -> None:
+    pictures = timeline.record(
+        load.images[0], asked.chunk_sizes[0], results[0].throughput
+    )
+    if asked.plot:
+        plot.rows(asked.plot, results, pictures, asked.target)
+    if asked.timeline:
+        plot.timelines(asked.timeline, pictures)
 
 
 def _load(

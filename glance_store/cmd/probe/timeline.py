@@ -113,6 +113,7 @@ def _record(
     chunks: int,
 ) -> Timeline:
     turns: list[float] = []
+    failures: list[Exception] = []
     start = clock()
 
     def beat() -> None:
@@ -121,12 +122,17 @@ def _record(
             eventlet.sleep(PAUSE)
 
     def stream() -> list[tuple[float, float]]:
-        with open(image.path, 'rb') as file:
-            reads = _Reads(file, chunks, start)
-            reader = wrap(reads)
-            while reader.read(chunk_size):
-                pass
-        return reads.times
+        try:
+            with open(image.path, 'rb') as file:
+                reads = _Reads(file, chunks, start)
+                reader = wrap(reads)
+                while reader.read(chunk_size):
+                    pass
+            return reads.times
+        except Exception as exc:
+            # Out of a green thread the hub would print it.
+            failures.append(exc)
+            return []
 
     heart = eventlet.spawn(beat)
     streams = [eventlet.spawn(stream) for _ in range(STREAMS)]
@@ -138,4 +144,6 @@ def _record(
         for thread in (heart, *streams):
             thread.kill()
     signals.stop_if_asked()
+    if failures:
+        raise failures[0]
     return Timeline(title, reads, turns)

@@ -993,6 +993,19 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
         )
 
 
+class ModuleTestCase(ProbeTestCase):
+    def test_runs_by_its_name(self):
+        done = subprocess.run(
+            [sys.executable, '-m', 'glance_store.cmd.probe', '--streams=0'],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        self.assertEqual((2, ''), (done.returncode, done.stdout))
+        self.assertIn("argument --streams: '0'", done.stderr)
+
+
 class WarningTestCase(ProbeTestCase):
     def test_only_that_of_eventlet_is_silenced(self):
         done = self.probe(

@@ -563,7 +563,7 @@ class ProgramTestCase(test_probe.ProbeTestCase):
             lines[0], rf'^{service.url}, every 10 ms for 0\.\d s$'
         )
         self.assertIn('│ Requests │', lines[4])
-        self.assertRegex(lines[-1], '^It (stalls|does not stall): ')
+        self.assertRegex(printed, r'\nIt (stalls|does not stall): ')
 
     def test_what_failed(self):
         def now_and_then(handler, number):
