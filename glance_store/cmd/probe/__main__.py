@@ -16,5 +16,4 @@ import sys
 
 from glance_store.cmd import probe
 
-if __name__ == '__main__':
-    sys.exit(probe.main())
+sys.exit(probe.main())

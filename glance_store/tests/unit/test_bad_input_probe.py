@@ -23,6 +23,7 @@ import errno
 import io
 import json
 import os
+import resource
 import socket
 import stat
 
@@ -31,6 +32,7 @@ import fixtures
 from glance_store.cmd import probe
 from glance_store.cmd.probe import errors
 from glance_store.cmd.probe import images
+from glance_store.cmd.probe import plot
 from glance_store.tests import tally
 from glance_store.tests.unit import test_probe
 
@@ -164,13 +166,15 @@ class FileTestCase(BadInputTestCase):
             '/missing-\udcff',
         )
         path = self.file(1000, 'image-\udcff')
+        # Where names are no UTF-8, either.
+        for name, value in (
+            ('LC_ALL', 'C'),
+            ('PYTHONCOERCECLOCALE', '0'),
+            ('PYTHONUTF8', '0'),
+        ):
+            self.useFixture(fixtures.EnvironmentVariable(name, value))
         with self.tally.case(KIND):
-            report = self.json(path)
-            self.assertEqual(path, report['files'][0]['path'])
-        with self.tally.case(KIND):
-            # Where names are no UTF-8, either.
-            self.useFixture(fixtures.EnvironmentVariable('LC_ALL', 'C'))
-            self.assertEqual(0, self.probe(path).returncode)
+            self.assertEqual(path, self.json(path)['files'][0]['path'])
 
     def test_name_that_is_too_long(self):
         path = '/' + 'x' * 300
@@ -287,32 +291,33 @@ class DiskTestCase(BadInputTestCase):
 
     def test_full_under_a_picture(self):
         picture = os.path.join(self.folder, 'picture.svg')
-        for prepare, strerror, left in (
-            (f"os.symlink('/dev/full', {picture!r})", 'No space left', True),
-            (
-                'import atexit\n'
-                'set_limit = resource.setrlimit\n'
-                'set_limit(resource.RLIMIT_FSIZE, (100, -1))\n'
-                'atexit.register(set_limit, resource.RLIMIT_FSIZE, (-1, -1))',
-                'File too large',
-                False,
-            ),
-        ):
-            path = self.file(50)
-            done = self.probe(path, f'--timeline={picture}', prepare=prepare)
+        os.symlink('/dev/full', picture)
+        done = self.probe(self.file(50), f'--timeline={picture}')
+        with self.tally.case(KIND):
+            self.assertEqual(1, done.returncode)
+            self.assertIn('after every chunk', done.stdout)
+            self.assertEqual(
+                'glance-store-probe: error: cannot write the picture: '
+                f"'{picture}': No space left on device\n",
+                done.stderr,
+            )
+
+    def test_full_in_the_middle_of_a_picture(self):
+        picture = os.path.join(self.folder, 'picture.svg')
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        try:
             with self.tally.case(KIND):
-                self.assertEqual(1, done.returncode)
-                self.assertIn('after every chunk', done.stdout)
-                self.assertIn(
-                    'glance-store-probe: error: cannot write the picture: '
-                    f"'{picture}': {strerror}",
-                    done.stderr,
+                failure = self.assertRaises(
+                    errors.Failure, plot._write, picture, bytes(1000)
                 )
-                self.assertEqual(1, done.stderr.count('\n'))
-                self.assertEqual(left, os.path.islink(picture))
-            if left:
-                os.unlink(picture)
-        self.assertFalse(os.path.exists(picture))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        self.assertEqual(
+            f"cannot write the picture: '{picture}': File too large",
+            str(failure),
+        )
+        self.assertEqual([], os.listdir(self.folder))
 
     def test_place_for_a_picture(self):
         for path, why in (

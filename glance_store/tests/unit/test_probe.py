@@ -373,7 +373,10 @@ class JSONTestCase(ProbeTestCase):
             '--chunk-size=1000',
             '--yield-interval=1',
             self.file(4000),
-            prepare='measuring.MOST_PASSES = 5000',
+            prepare='''
+measuring.MOST_PASSES = 5000
+measuring.cases = lambda *args, cases=measuring.cases: cases(*args)[:3]
+''',
         )
         row = report['rows'][2]
         self.assertTrue(0 < row['yields'] <= row['seconds'] * 1000, row)
@@ -413,11 +416,24 @@ measuring.Streams.run = run
 
     def test_reads_a_large_file_once_and_a_small_one_repeatedly(self):
         sizes = 'measuring.STREAM_SIZE, measuring.MOST_PASSES = 3000, 5'
-        for size, passes in (3000, 1), (2999, 2), (700, 5), (1, 5):
+        for size, passes in (2999, 2), (1, 5):
             report = self.json(self.file(size), prepare=sizes)
             self.assertEqual(passes, report['passes'])
             for row in report['rows'][:-1]:
                 self.assertEqual(8 * passes * size, row['bytes_read'])
+
+    def test_passes(self):
+        for name, value in ('STREAM_SIZE', 3000), ('MOST_PASSES', 5):
+            self.useFixture(
+                fixtures.MonkeyPatch(
+                    f'glance_store.cmd.probe.measuring.{name}', value
+                )
+            )
+        for size, passes in (9000, 1), (3000, 1), (2999, 2), (700, 5), (1, 5):
+            files = [images.Image('one', size)]
+            self.assertEqual(passes, measuring.passes_over(files))
+        files = [images.Image('one', 1000), images.Image('other', 400)]
+        self.assertEqual(3, measuring.passes_over(files))
 
     def test_makes_an_image(self):
         report = self.json(
@@ -822,7 +838,7 @@ measuring.Streams.run = run
         self.useFixture(
             fixtures.EnvironmentVariable('EVENTLET_HUB', 'asyncio')
         )
-        for row in range(3):
+        for row in 0, 1:
             terminal = self.start(row)
             terminal.process.send_signal(signal.SIGINT)
             self.assertStopped(130, terminal)
