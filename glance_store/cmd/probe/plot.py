@@ -86,7 +86,7 @@ def timelines(path: str, pictures: Sequence[timeline.Timeline]) -> None:
 def answers(path: str, seen: watch.Watched, target: float) -> None:
     """Draw how long a service took to answer, over time.
 
-    :param target: answer time to draw a line at, in seconds
+    :param target: how far above the median to draw a line, in seconds
     """
     with _figure(path, 7.5, 3.6) as figure:
         axes = figure.subplots()
@@ -101,7 +101,7 @@ def answers(path: str, seen: watch.Watched, target: float) -> None:
         )
         for when in seen.failed_at:
             axes.axvline(when, color='tab:red', alpha=0.4)
-        _draw_target(axes, target)
+        _draw_target(axes, seen.percentile(50) + target)
         _use_milliseconds(axes)
         axes.set_xlabel('seconds')
         axes.set_ylabel('answer time, ms')
@@ -192,7 +192,7 @@ def _draw_target(axes: Any, target: float) -> None:
         color='black',
         linestyle='--',
         linewidth=1,
-        label=f'target: {target * 1000:g} ms',
+        label='target',
     )
 
 

@@ -26,6 +26,7 @@ from glance_store.cmd.probe import measuring
 from glance_store.cmd.probe import plot
 from glance_store.cmd.probe import progress
 from glance_store.cmd.probe import report
+from glance_store.cmd.probe import signals
 from glance_store.cmd.probe import timeline
 from glance_store.cmd.probe import watch
 
@@ -177,6 +178,16 @@ def _report(
 
 
 def _watch(asked: argparse.Namespace) -> int:
+    with signals.interrupted_once():
+        seen = _watched(asked)
+        text = report.watched_as_json if asked.json else report.watched_as_text
+        status = _print(text(seen, asked.target))
+        if asked.plot:
+            plot.answers(asked.plot, seen, asked.target)
+    return status
+
+
+def _watched(asked: argparse.Namespace) -> watch.Watched:
     with progress.Progress(asked.seconds) as bar:
 
         def show(passed: float, requests: int) -> None:
@@ -185,9 +196,4 @@ def _watch(asked: argparse.Namespace) -> int:
                 left = asked.seconds - passed
             bar.at(passed, f'{requests} requests, Ctrl-C ends it', left)
 
-        seen = watch.watch(asked.url, asked.seconds, show)
-    text = report.watched_as_json if asked.json else report.watched_as_text
-    status = _print(text(seen, asked.target))
-    if asked.plot:
-        plot.answers(asked.plot, seen, asked.target)
-    return status
+        return watch.watch(asked.url, asked.seconds, show)

@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 
 from eventlet import hubs
 from rich import box
@@ -146,19 +147,22 @@ def _reason(
 ) -> str:
     limit = f'{given.target * 1000:g} ms'
     often = _often(chosen, given.target)
+    name = _name(chosen)
+    if given.setting == advice.Setting():
+        name += ', which is what the defaults do'
     if not given.reaches_target:
         return (
-            f'No setting surely keeps the worst lateness within {limit}: '
-            f'{_name(chosen)} did so {often}, and no other setting was better '
-            f'in every round. With no streams it was {_ms(results[-1].worst)}'
-            ': what is late there, no setting can mend. Try again while '
-            'nothing else runs on this machine, with smaller chunks, or with '
-            'another --target-lateness.'
+            f'Advice: {name}; but no setting surely keeps the worst lateness '
+            f'within {limit}. This one did so {often}, and no other setting '
+            'was better in every round. With no streams the worst lateness '
+            f'was {_ms(results[-1].worst)}: no setting mends that. Try again '
+            'while nothing else runs on this machine, with smaller chunks, or '
+            'with another --target-lateness.'
         )
     reason = (
-        f'Advice: {_name(chosen)}. The worst lateness kept within {limit} '
-        f'{often}, at {chosen.throughput:.0f} MiB/s, and no other setting '
-        'was better in every round.'
+        f'Advice: {name}. The worst lateness kept within {limit} {often}, at '
+        f'{chosen.throughput:.0f} MiB/s, and no other setting was better in '
+        'every round.'
     )
     simplest = _row_of(given.simplest, results)
     if simplest is chosen:
@@ -324,14 +328,18 @@ def watched_as_text(seen: watch.Watched, target: float) -> str:
 
 def verdict(seen: watch.Watched, target: float) -> str:
     """Return whether the service stalls."""
+    median = _ms(seen.percentile(50))
     worst = _ms(seen.percentile(100))
     limit = f'{target * 1000:g} ms'
-    share = seen.share_over(target)
+    share = seen.share_late(target)
     if not share:
-        return f'It does not stall: every answer took {worst} or less.'
+        return (
+            f'It does not stall: no answer took longer than the median of '
+            f'{median} by more than {limit}.'
+        )
     return (
-        f'It stalls: whoever asked waited for up to {worst}, and in '
-        f'{share:.2%} of the time for longer than {limit}.'
+        f'It stalls: in {share:.2%} of the time an answer took longer than '
+        f'the median of {median} by more than {limit}, and up to {worst}.'
     )
 
 
@@ -354,7 +362,7 @@ def watched_as_json(seen: watch.Watched, target: float) -> str:
             'answer_p99_ms': seen.percentile(99) * 1000,
             'answer_worst_ms': seen.percentile(100) * 1000,
             'target_lateness_ms': target * 1000,
-            'share_over_target': seen.share_over(target),
+            'share_late': seen.share_late(target),
         }
     )
 
@@ -401,7 +409,7 @@ class _Page:
 
     def paragraph(self, text: str) -> None:
         """Add sentences."""
-        self._console.print(text, width=self._width)
+        self.line(textwrap.fill(text, self._width))
 
     def table(self, table: rich_table.Table) -> None:
         """Add a table."""

@@ -34,13 +34,17 @@ class Stopped(SystemExit):
 # The numbers of those that came.
 received: list[int] = []
 
-# Whether the first of them raises nothing.
+# Whether the first of them raises nothing, and whether only that one raises.
 _asks = False
+_once = False
 
 
 def _stop(number: int, _: object) -> None:
     received.append(number)
-    if not _asks or len(received) > 1:
+    first = len(received) == 1
+    if _once and not first and number == signal.SIGINT:
+        return
+    if not _asks or not first:
         raise Stopped(number)
 
 
@@ -66,6 +70,21 @@ def asking_first() -> Iterator[None]:
         yield
     finally:
         _asks = False
+
+
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Let the first Ctrl-C raise, and any further one do nothing.
+
+    That is for what goes on to say what it has seen until then. ``timeout -s
+    INT``, for one, sends two.
+    """
+    global _once
+    _once = True
+    try:
+        yield
+    finally:
+        _once = False
 
 
 @contextlib.contextmanager

@@ -102,10 +102,15 @@ class Watched:
         ordered = sorted(late for _, late in self.moments)
         return lateness.percentile(ordered, percent)
 
-    def share_over(self, limit: float) -> float:
-        """Return which part of the moments had a longer answer time."""
-        over = sum(late > limit for _, late in self.moments)
-        return over / len(self.moments)
+    def share_late(self, target: float) -> float:
+        """Return in which part of the moments the service stalled.
+
+        That is where an answer took longer than the median, which is what it
+        takes the service when nothing is in its way, by more than a target.
+        """
+        limit = self.percentile(50) + target
+        late = sum(late > limit for _, late in self.moments)
+        return late / len(self.moments)
 
 
 def target(url: str) -> Target:
@@ -196,6 +201,10 @@ class Asker:
         self._connection.request(
             'GET', self._target.path, headers=self._target.headers
         )
+        # What the kernel holds back is not to be taken for the service's.
+        self._connection.sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1
+        )
         response = self._connection.getresponse()
         while response.read1(_PIECE):
             if clock() > end:
@@ -259,9 +268,7 @@ def watch(
             watching.run(math.inf if seconds is None else seconds)
         except signals.Stopped as stopped:
             if stopped.name != 'SIGINT' or not watching.turns:
-                raise
-            # That is how it is meant to end.
-            signals.received.clear()
+                raise  # any other way than it is meant to end
     return watching.watched(target)
 
 

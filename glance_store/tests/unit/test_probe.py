@@ -16,9 +16,11 @@ What a run cannot show at will, such as when which beat comes, is tested by
 its parts. None of those may make a hub in the process of the tests.
 """
 
+import collections
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -37,7 +39,9 @@ from glance_store.cmd.probe import lateness
 from glance_store.cmd.probe import measuring
 from glance_store.cmd.probe import report
 from glance_store.cmd.probe import signals
+from glance_store.cmd.probe import watch
 from glance_store.common import opts
+from glance_store.tests.unit import base
 
 NAMES = [
     'no cooperation',
@@ -464,6 +468,68 @@ measuring.Streams.run = run
         self.assertEqual(3 << 20, len(content))
         self.assertNotIn(bytes(4096), content)
         self.assertEqual([], os.listdir(folder))
+
+
+def fields(value, name=''):
+    """Return what the documentation is to call each field of a document."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from fields(member, f'{name}.{key}' if name else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for member in value:
+            yield from fields(member, f'{name}[]')
+    else:
+        yield name
+
+
+def documented_fields(title):
+    """Return the fields that a section of the documentation names."""
+    path = os.path.join(
+        base.ROOT, 'doc', 'source', 'cli', 'glance-store-probe.rst'
+    )
+    with open(path) as page:
+        text = page.read()
+    section = text.split(f'\n{title}\n---')[1].split('\n---')[0]
+    terms = re.findall('^``.*``$', section, re.MULTILINE)
+    return [field for term in terms for field in re.findall('``(.+?)``', term)]
+
+
+class DocumentedTestCase(ProbeTestCase):
+    def test_fields_of_streams(self):
+        report = self.json(self.file(1000))
+        documented = documented_fields('Of streams')
+        self.assertEqual(len(set(documented)), len(documented))
+        self.assertEqual(set(fields(report)), set(documented))
+
+    def test_fields_of_a_service(self):
+        seen = watch.Watched(
+            watch.target('http://h/'),
+            seconds=1.0,
+            requests=1,
+            failures=collections.Counter(['reason']),
+            failed_at=[0.5],
+            moments=[(0.0, 0.0)],
+        )
+        document = json.loads(report.watched_as_json(seen, 0.01))
+        documented = documented_fields('Of a service')
+        self.assertEqual(len(set(documented)), len(documented))
+        self.assertEqual(set(fields(document)), set(documented))
+
+    def test_options(self):
+        path = os.path.join(
+            base.ROOT, 'doc', 'source', 'cli', 'glance-store-probe.rst'
+        )
+        with open(path) as page:
+            text = page.read()
+        section = text.split('\nOptions\n===')[1].split('\n===')[0]
+        self.assertEqual(
+            {
+                action.option_strings[-1]
+                for action in arguments.parser()._actions
+                if action.option_strings
+            },
+            set(re.findall('^``(--[a-z-]+)', section, re.MULTILINE)),
+        )
 
 
 class RefusalTestCase(ProbeTestCase):
@@ -1142,9 +1208,3 @@ class PartsTestCase(testtools.TestCase):
             [report.setting_of(case) for case in rows],
         )
         self.assertIsNone(report.setting_of(measuring.alone()))
-        for case in rows[1:-1]:
-            setting = report.setting_of(case)
-            self.assertEqual(
-                (case.interval, case.offload),
-                (setting.interval, setting.offload),
-            )

@@ -74,7 +74,7 @@ class DrawingTestCase(base.TestCase):
             'every 2 ms, 65536',
             'native threads, 65536',
             'no streams',
-            'target: 10 ms',
+            'target',
             'worst lateness, ms',
             'Who had a turn, one way',
             'Who had a turn, the other',

@@ -24,6 +24,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from typing import Any
 
 import fixtures
 
@@ -37,7 +38,7 @@ from glance_store.tests.unit import test_probe
 KIND = 'bad input: probe'
 
 # By itself: parts of eventlet leave one of their own where "from http" looks.
-server = importlib.import_module('http.server')
+server: Any = importlib.import_module('http.server')
 
 
 class Handler(server.BaseHTTPRequestHandler):
@@ -163,7 +164,7 @@ class FiguresTestCase(base.TestCase):
         self.assertEqual(3, seen.requests)
         self.assertEqual(34.5, round(seen.percentile(100) * 1000, 3))
         self.assertEqual(4.5, round(seen.percentile(50) * 1000, 3))
-        self.assertEqual(0.5, seen.share_over(0.01))
+        self.assertEqual(2 / 6, seen.share_late(0.01))
 
     def test_failures_count_and_are_counted(self):
         slow = watch.Unanswered('no answer within 10 s')
@@ -213,12 +214,13 @@ class FiguresTestCase(base.TestCase):
     def test_verdict(self):
         seen = self.watch([(0.001,), (0.0345,), (0.001,)], 0.051)
         self.assertEqual(
-            'It stalls: whoever asked waited for up to 34.5 ms, and in '
-            '50.00% of the time for longer than 10 ms.',
+            'It stalls: in 33.33% of the time an answer took longer than the '
+            'median of 4.5 ms by more than 10 ms, and up to 34.5 ms.',
             report.verdict(seen, 0.01),
         )
         self.assertEqual(
-            'It does not stall: every answer took 34.5 ms or less.',
+            'It does not stall: no answer took longer than the median of 4.5 '
+            'ms by more than 40 ms.',
             report.verdict(seen, 0.04),
         )
 
@@ -509,7 +511,7 @@ class ProgramTestCase(test_probe.ProbeTestCase):
                 'period_ms': 10.0,
                 'failures': [],
                 'target_lateness_ms': 60000.0,
-                'share_over_target': 0.0,
+                'share_late': 0.0,
             },
             {
                 key: document.pop(key)
@@ -520,7 +522,7 @@ class ProgramTestCase(test_probe.ProbeTestCase):
                     'period_ms',
                     'failures',
                     'target_lateness_ms',
-                    'share_over_target',
+                    'share_late',
                 )
             },
         )
@@ -551,6 +553,25 @@ class ProgramTestCase(test_probe.ProbeTestCase):
         status, printed, _ = self.end(process)
         done.set()
         self.assertEqual((0, 3), (status, json.loads(printed)['requests']))
+
+    def test_interrupts_after_the_first(self):
+        # That of "timeout -s INT" comes twice.
+        service, asked = self.counting(5)
+        process = self.start(
+            service,
+            '--json',
+            prepare="""
+def late(*args, write=program.report.watched_as_json):
+    os.kill(os.getpid(), signal.SIGINT)
+    return write(*args)
+program.report.watched_as_json = late
+""",
+        )
+        self.assertTrue(asked.wait(test_probe.DEADLINE))
+        process.send_signal(signal.SIGINT)
+        status, printed, complaints = self.end(process)
+        self.assertEqual((0, ''), (status, complaints))
+        self.assertLessEqual(5, json.loads(printed)['requests'])
 
     def test_for_some_time(self):
         service, _ = self.counting(0)
