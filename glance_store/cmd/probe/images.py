@@ -29,6 +29,9 @@ MIB = 1024 * 1024
 # The size of the image that is made where no file is named.
 IMAGE_SIZE = 256 * MIB
 
+# File systems that are nowhere but in memory.
+IN_MEMORY = ('ramfs', 'tmpfs')
+
 clock = time.monotonic
 
 
@@ -143,7 +146,9 @@ def check_cold(images: Sequence[Image]) -> None:
     cool(images)
     for image in images:
         with _opened(image) as descriptor:
-            if _in_memory(descriptor, image.size - 1):
+            if _lives_in_memory(descriptor) or _in_memory(
+                descriptor, image.size - 1
+            ):
                 raise errors.Refusal(
                     '--cold',
                     f'{image.path!r} stays in memory: it is in use, or its '
@@ -173,6 +178,18 @@ def _forget(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _lives_in_memory(descriptor: int) -> bool:
+    """Tell whether the file system has no storage but memory."""
+    device = os.fstat(descriptor).st_dev
+    number = f'{os.major(device)}:{os.minor(device)}'
+    with open('/proc/self/mountinfo', 'rb') as mounts:
+        fields = [os.fsdecode(line).split() for line in mounts]
+    return any(
+        mount[2] == number and mount[mount.index('-') + 1] in IN_MEMORY
+        for mount in fields
+    )
 
 
 def _in_memory(descriptor: int, offset: int) -> bool:

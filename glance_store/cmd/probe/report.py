@@ -37,6 +37,9 @@ from glance_store.cmd.probe import watch
 # not where one is added.
 VERSION = 1
 
+# What a round has to take for its figures to mean something, in seconds.
+TOO_SHORT = 0.05
+
 # Wider than any row: nothing is cut in a pipe.
 PIPE_WIDTH = 200
 PARAGRAPH_WIDTH = 79
@@ -137,7 +140,14 @@ def sentences(
         f'{_ms(bare.worst)}; in {_name(chosen)} for up to '
         f'{_ms(chosen.worst)}, {ratio:.3g} times less.'
     )
-    return [found, _reason(results, given, chosen)]
+    answer = [found, _reason(results, given, chosen)]
+    longest = max(part.seconds for part in chosen.rounds)
+    if longest < TOO_SHORT:
+        answer.append(
+            f'But its rounds were over in {_ms(longest)}, which is too short '
+            'to tell much: name larger files.'
+        )
+    return answer
 
 
 def _reason(

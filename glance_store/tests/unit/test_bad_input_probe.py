@@ -381,6 +381,10 @@ images.check_cold = lambda files: None
             return len(answer)
 
         self.useFixture(fixtures.MonkeyPatch('os.preadv', preadv))
+        # Wherever the tests have their files.
+        self.useFixture(
+            fixtures.MonkeyPatch('glance_store.cmd.probe.images.IN_MEMORY', ())
+        )
         images.check_cold([images.Image(self.file(1000), 1000)])
 
     def test_what_is_not_in_memory(self):
@@ -392,6 +396,20 @@ images.check_cold = lambda files: None
     def test_what_stays_in_memory(self):
         with self.tally.case(KIND):
             failure = self.assertRaises(errors.Refusal, self.look, b'x')
+        self.assert_in_memory(failure)
+
+    def test_what_is_nowhere_else(self):
+        # That of /proc stands for one that cannot be told to be there.
+        for kinds, answer in (('ramfs',), False), (('proc',), True):
+            self.useFixture(
+                fixtures.MonkeyPatch(
+                    'glance_store.cmd.probe.images.IN_MEMORY', kinds
+                )
+            )
+            with self.tally.case(KIND), open('/proc/self/status') as file:
+                self.assertIs(answer, images._lives_in_memory(file.fileno()))
+
+    def assert_in_memory(self, failure):
         path = os.path.join(self.folder, 'image')
         self.assertEqual(
             (

@@ -220,13 +220,13 @@ class SectionTestCase(base.TestCase):
             )
 
 
-def result(case, rounds):
+def result(case, rounds, seconds):
     return measuring.Result(
         case,
         [
             measuring.Round(
-                bytes_read=speed * 1048576,
-                seconds=1.0,
+                bytes_read=int(speed * 1048576 * seconds),
+                seconds=seconds,
                 yields=0,
                 lateness=[0.0, worst / 1000],
             )
@@ -236,9 +236,9 @@ def result(case, rounds):
 
 
 class SentencesTestCase(base.TestCase):
-    def sentences(self, target=0.01, **rows):
+    def sentences(self, target=0.01, seconds=1.0, **rows):
         results = [
-            result(case, rows.get(case.key, LATE))
+            result(case, rows.get(case.key, LATE), seconds)
             for case in [*measuring.cases(65536, 0.001), measuring.alone()]
         ]
         given = report.advice_on(results, target)
@@ -257,6 +257,16 @@ class SentencesTestCase(base.TestCase):
             ],
             self.sentences(every_chunk=FAST),
         )
+
+    def test_too_short(self):
+        self.assertEqual(
+            [
+                'But its rounds were over in 49 ms, which is too short to '
+                'tell much: name larger files.'
+            ],
+            self.sentences(seconds=0.049)[2:],
+        )
+        self.assertEqual([], self.sentences(seconds=0.05)[2:])
 
     def test_something_else(self):
         self.assertEqual(
