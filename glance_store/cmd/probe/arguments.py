@@ -226,7 +226,7 @@ def _check_url(
 ) -> None:
     """Refuse what asking a service has no use for."""
     if arguments.files:
-        raise errors.Refusal('FILE', 'not allowed with argument --url')
+        raise errors.BadArgument('FILE', 'not allowed with argument --url')
     for name in (
         'streams',
         'chunk_size',
@@ -237,4 +237,4 @@ def _check_url(
     ):
         if getattr(arguments, name) != reader.get_default(name):
             option = f'--{name.replace("_", "-")}'
-            raise errors.Refusal(option, 'not allowed with argument --url')
+            raise errors.BadArgument(option, 'not allowed with argument --url')

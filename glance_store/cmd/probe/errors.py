@@ -38,7 +38,7 @@ class Failure(Exception):
         self.status = status
 
 
-class Refusal(Failure):
+class BadArgument(Failure):
     """An argument that makes no sense."""
 
     def __init__(self, argument: str, message: str) -> None:

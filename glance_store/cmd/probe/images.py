@@ -47,13 +47,13 @@ class Image:
 def named(path: str) -> list[Image]:
     """Return what a FILE argument stands for: its images, at least one.
 
-    :raises Refusal: where it cannot be read or has no content
+    :raises BadArgument: where it cannot be read or has no content
     """
     try:
         return _named(path)
     except OSError as exc:
         name = path if exc.filename is None else exc.filename
-        raise errors.Refusal('FILE', f'{name!r}: {exc.strerror}') from exc
+        raise errors.BadArgument('FILE', f'{name!r}: {exc.strerror}') from exc
 
 
 def _named(path: str) -> list[Image]:
@@ -62,12 +62,12 @@ def _named(path: str) -> list[Image]:
         return _of_folder(path)
     # Not before it is known to be one: opening a FIFO would wait.
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-        raise errors.Refusal(
+        raise errors.BadArgument(
             'FILE', f'{path!r} is no file, directory or block device'
         )
     image = _image(path)
     if not image.size:
-        raise errors.Refusal('FILE', f'{path!r} is empty')
+        raise errors.BadArgument('FILE', f'{path!r} is empty')
     return [image]
 
 
@@ -77,7 +77,7 @@ def _of_folder(path: str) -> list[Image]:
         paths = sorted(entry.path for entry in entries if entry.is_file())
     images = [image for image in map(_image, paths) if image.size]
     if not images:
-        raise errors.Refusal('FILE', f'{path!r} has no image in it')
+        raise errors.BadArgument('FILE', f'{path!r} has no image in it')
     return images
 
 
@@ -118,7 +118,7 @@ def _write(path: str) -> None:
 def warm(images: Sequence[Image], seconds: float) -> None:
     """Bring images into the page cache, as far as that goes in a time.
 
-    :raises Refusal: where one cannot be read
+    :raises BadArgument: where one cannot be read
     """
     end = clock() + seconds
     buffer = bytearray(MIB)
@@ -131,7 +131,7 @@ def warm(images: Sequence[Image], seconds: float) -> None:
 def cool(images: Sequence[Image]) -> None:
     """Have the page cache forget images, so that storage is read.
 
-    :raises Refusal: where one cannot be read
+    :raises BadArgument: where one cannot be read
     """
     for image in images:
         with _opened(image) as descriptor:
@@ -141,7 +141,7 @@ def cool(images: Sequence[Image]) -> None:
 def check_cold(images: Sequence[Image]) -> None:
     """Refuse images that the page cache does not forget.
 
-    :raises Refusal: where the end of one is in memory after :func:`cool`
+    :raises BadArgument: where the end of one is in memory after :func:`cool`
     """
     cool(images)
     for image in images:
@@ -149,7 +149,7 @@ def check_cold(images: Sequence[Image]) -> None:
             if _lives_in_memory(descriptor) or _in_memory(
                 descriptor, image.size - 1
             ):
-                raise errors.Refusal(
+                raise errors.BadArgument(
                     '--cold',
                     f'{image.path!r} stays in memory: it is in use, or its '
                     'file system has no other storage',
@@ -161,7 +161,7 @@ def _reading(image: Image) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise errors.Refusal(
+        raise errors.BadArgument(
             'FILE', f'{image.path!r}: {exc.strerror}'
         ) from exc
 

@@ -42,7 +42,7 @@ TOO_SHORT = 0.05
 
 # Wider than any row: nothing is cut in a pipe.
 PIPE_WIDTH = 200
-PARAGRAPH_WIDTH = 79
+PARAGRAPH_WIDTH = 75
 
 
 # -- Of image files -----------------------------------------------------------
@@ -71,7 +71,7 @@ def _heading(
     sizes = [str(size) for size in _sizes(results)]
     size = sum(image.size for image in load.images)
     return (
-        f'Streams: {load.count}, chunks: {", ".join(sizes)} bytes, '
+        f'Streams: {load.count}, chunks: {", ".join(sizes)}, '
         f'files: {size} bytes{", cold" if cold else ""}, '
         f'passes: {load.passes}, rounds: {len(results[0].rounds)}'
     )
@@ -195,7 +195,7 @@ def _name(result: measuring.Result) -> str:
 
 
 def _ms(seconds: float) -> str:
-    return f'{seconds * 1000:.4g} ms'
+    return f'{seconds * 1000:.2f} ms'
 
 
 def setting_of(case: measuring.Case) -> advice.Setting | None:

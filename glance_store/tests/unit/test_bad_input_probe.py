@@ -136,7 +136,7 @@ if os.geteuid() == 0:
         self.useFixture(fixtures.MonkeyPatch('builtins.open', self.deny))
         with self.tally.case(KIND):
             failure = self.assertRaises(
-                errors.Refusal, images.named, self.folder
+                errors.BadArgument, images.named, self.folder
             )
         self.assertEqual(
             f"argument FILE: '{path}': Permission denied", str(failure)
@@ -395,7 +395,7 @@ images.check_cold = lambda files: None
 
     def test_what_stays_in_memory(self):
         with self.tally.case(KIND):
-            failure = self.assertRaises(errors.Refusal, self.look, b'x')
+            failure = self.assertRaises(errors.BadArgument, self.look, b'x')
         self.assert_in_memory(failure)
 
     def test_what_is_nowhere_else(self):
@@ -422,7 +422,9 @@ images.check_cold = lambda files: None
 
     def test_what_cannot_be_read(self):
         with self.tally.case(KIND):
-            failure = self.assertRaises(errors.Refusal, self.look, errno.EIO)
+            failure = self.assertRaises(
+                errors.BadArgument, self.look, errno.EIO
+            )
         path = os.path.join(self.folder, 'image')
         self.assertEqual(
             f"argument FILE: '{path}': Input/output error", str(failure)

@@ -166,7 +166,7 @@ class TableTestCase(ProbeTestCase):
         path = self.file(1000)
         done = self.probe('--streams=3', '--chunk-size=700', path, path)
         self.assertEqual(
-            'Streams: 3, chunks: 700 bytes, files: 2000 bytes, passes: 64, '
+            'Streams: 3, chunks: 700, files: 2000 bytes, passes: 64, '
             'rounds: 1',
             done.stdout.splitlines()[0],
         )

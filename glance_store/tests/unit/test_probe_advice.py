@@ -247,9 +247,9 @@ class SentencesTestCase(base.TestCase):
     def test_defaults(self):
         self.assertEqual(
             [
-                'Without cooperation everything else waits for up to 90 ms; '
+                'Without cooperation everything else waits for up to 90.00 ms; '
                 "in row 'after every chunk' (65536 bytes a chunk) for up to "
-                '3 ms, 30 times less.',
+                '3.00 ms, 30 times less.',
                 "Advice: row 'after every chunk' (65536 bytes a chunk), which "
                 'is what the defaults do. The worst lateness kept within 10 '
                 'ms in 3 of 3 rounds, at 100 MiB/s, and no other setting was '
@@ -261,7 +261,7 @@ class SentencesTestCase(base.TestCase):
     def test_too_short(self):
         self.assertEqual(
             [
-                'But its rounds were over in 49 ms, which is too short to '
+                'But its rounds were over in 49.00 ms, which is too short to '
                 'tell much: name larger files.'
             ],
             self.sentences(seconds=0.049)[2:],
@@ -284,7 +284,7 @@ class SentencesTestCase(base.TestCase):
             'what the defaults do; but no setting surely keeps the worst '
             'lateness within 0.5 ms. This one did so in 0 of 3 rounds, and no '
             'other setting was better in every round. With no streams the '
-            'worst lateness was 30 ms: no setting mends that. Try again while '
+            'worst lateness was 30.00 ms: no setting mends that. Try again while '
             'nothing else runs on this machine, with smaller chunks, or with '
             'another --target-lateness.',
             self.sentences(0.0005, every_chunk=FAST, no_streams=LATE_ONCE)[1],

@@ -215,11 +215,11 @@ class FiguresTestCase(base.TestCase):
         seen = self.watch([(0.001,), (0.0345,), (0.001,)], 0.051)
         self.assertEqual(
             'It stalls: in 33.33% of the time an answer took longer than the '
-            'median of 4.5 ms by more than 10 ms, and up to 34.5 ms.',
+            'median of 4.50 ms by more than 10 ms, and up to 34.50 ms.',
             report.verdict(seen, 0.01),
         )
         self.assertEqual(
-            'It does not stall: no answer took longer than the median of 4.5 '
+            'It does not stall: no answer took longer than the median of 4.50 '
             'ms by more than 40 ms.',
             report.verdict(seen, 0.04),
         )
