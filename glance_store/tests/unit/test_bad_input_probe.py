@@ -33,10 +33,9 @@ from glance_store.cmd import probe
 from glance_store.cmd.probe import errors
 from glance_store.cmd.probe import images
 from glance_store.cmd.probe import plot
-from glance_store.tests import tally
 from glance_store.tests.unit import test_probe
 
-KIND = 'bad input: probe'
+KIND = test_probe.KIND
 
 # A disk of 1 MiB for the temporary image. Where nobody may mount one, a limit
 # on how large a file may grow.
@@ -68,11 +67,6 @@ measuring.on_hub = on_hub
 
 
 class BadInputTestCase(test_probe.ProbeTestCase):
-    def setUp(self):
-        super().setUp()
-        self.tally = tally.Tally()
-        self.addCleanup(self.tally.write)
-
     def assertRefused(self, line, *args):
         """See that nothing is done, in this process."""
         with self.tally.case(KIND):

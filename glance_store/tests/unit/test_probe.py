@@ -41,6 +41,7 @@ from glance_store.cmd.probe import report
 from glance_store.cmd.probe import signals
 from glance_store.cmd.probe import watch
 from glance_store.common import opts
+from glance_store.tests import tally
 from glance_store.tests.unit import base
 
 NAMES = [
@@ -59,6 +60,8 @@ KEYS = [
     'native_threads',
     'no_streams',
 ]
+
+KIND = 'bad input: probe'
 
 ENDED = 'glance-store-probe: ended by SIGINT\n'
 
@@ -92,6 +95,8 @@ sys.exit(probe.main())
 class ProbeTestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
+        self.tally = tally.Tally()
+        self.addCleanup(self.tally.write)
         self.folder = self.useFixture(fixtures.TempDir()).path
         self.temporary = self.useFixture(fixtures.TempDir()).path
         self.useFixture(fixtures.EnvironmentVariable('TMPDIR', self.temporary))
@@ -534,12 +539,13 @@ class DocumentedTestCase(ProbeTestCase):
 
 class RefusalTestCase(ProbeTestCase):
     def assertRefused(self, line, *args, status=2, prepare=''):
-        done = self.probe(*args, prepare=prepare)
-        self.assertEqual(
-            (status, '', f'glance-store-probe: error: {line}\n'),
-            (done.returncode, done.stdout, done.stderr),
-        )
-        self.assertNothingLeft()
+        with self.tally.case(KIND):
+            done = self.probe(*args, prepare=prepare)
+            self.assertEqual(
+                (status, '', f'glance-store-probe: error: {line}\n'),
+                (done.returncode, done.stdout, done.stderr),
+            )
+            self.assertNothingLeft()
 
     def test_numbers(self):
         self.assertRefused(
@@ -570,8 +576,9 @@ class RefusalTestCase(ProbeTestCase):
 
     def assert_refused_at_once(self, line, *args):
         """As assertRefused, by the parser and in this process."""
-        failure = self.assertRaises(errors.Failure, arguments.parse, args)
-        self.assertEqual((line, 2), (str(failure), failure.status))
+        with self.tally.case(KIND):
+            failure = self.assertRaises(errors.Failure, arguments.parse, args)
+            self.assertEqual((line, 2), (str(failure), failure.status))
 
     def test_largest_and_smallest_numbers(self):
         for streams, size, milliseconds, rounds, seconds in (

@@ -247,9 +247,9 @@ class SentencesTestCase(base.TestCase):
     def test_defaults(self):
         self.assertEqual(
             [
-                'Without cooperation everything else waits for up to 90.00 ms; '
-                "in row 'after every chunk' (65536 bytes a chunk) for up to "
-                '3.00 ms, 30 times less.',
+                'Without cooperation everything else waits for up to 90.00 '
+                "ms; in row 'after every chunk' (65536 bytes a chunk) for up "
+                'to 3.00 ms, 30 times less.',
                 "Advice: row 'after every chunk' (65536 bytes a chunk), which "
                 'is what the defaults do. The worst lateness kept within 10 '
                 'ms in 3 of 3 rounds, at 100 MiB/s, and no other setting was '
@@ -284,8 +284,8 @@ class SentencesTestCase(base.TestCase):
             'what the defaults do; but no setting surely keeps the worst '
             'lateness within 0.5 ms. This one did so in 0 of 3 rounds, and no '
             'other setting was better in every round. With no streams the '
-            'worst lateness was 30.00 ms: no setting mends that. Try again while '
-            'nothing else runs on this machine, with smaller chunks, or with '
+            'worst lateness was 30.00 ms: no setting mends that. Try again '
+            'while nothing else runs on this machine, with smaller chunks, or with '
             'another --target-lateness.',
             self.sentences(0.0005, every_chunk=FAST, no_streams=LATE_ONCE)[1],
         )

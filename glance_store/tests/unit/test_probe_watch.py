@@ -35,7 +35,7 @@ from glance_store.cmd.probe import watch
 from glance_store.tests.unit import base
 from glance_store.tests.unit import test_probe
 
-KIND = 'bad input: probe'
+KIND = test_probe.KIND
 
 # By itself: parts of eventlet leave one of their own where "from http" looks.
 server: Any = importlib.import_module('http.server')
