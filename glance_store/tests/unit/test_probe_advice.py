@@ -285,7 +285,7 @@ class SentencesTestCase(base.TestCase):
             'lateness within 0.5 ms. This one did so in 0 of 3 rounds, and no '
             'other setting was better in every round. With no streams the '
             'worst lateness was 30.00 ms: no setting mends that. Try again '
-            'while nothing else runs on this machine, with smaller chunks, or with '
-            'another --target-lateness.',
+            'while nothing else runs on this machine, with smaller chunks, or '
+            'with another --target-lateness.',
             self.sentences(0.0005, every_chunk=FAST, no_streams=LATE_ONCE)[1],
         )
