@@ -20,7 +20,6 @@ well.
 from collections.abc import Sequence
 import importlib
 
-from glance_store.cmd.probe import errors
 from glance_store.cmd.probe import signals
 
 
@@ -34,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             program = importlib.import_module('glance_store.cmd.probe.program')
             status: int = program.run(argv)
             return status
-    except errors.Failure as failure:
-        errors.complain(str(failure))
-        return failure.status
     except signals.Stopped as stopped:
+        errors = importlib.import_module('glance_store.cmd.probe.errors')
         errors.say(f'ended by {stopped.name}')
         return stopped.status

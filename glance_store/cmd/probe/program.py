@@ -32,10 +32,15 @@ from glance_store.cmd.probe import watch
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Do what the arguments say, and return the exit status.
+    """Do what the arguments say, and return the exit status."""
+    try:
+        return _run(argv)
+    except errors.Failure as failure:
+        errors.complain(str(failure))
+        return failure.status
 
-    :raises Failure: where that cannot be done
-    """
+
+def _run(argv: Sequence[str] | None) -> int:
     asked = arguments.parse(argv)
     if sys.stdout is None:
         raise errors.Failure('standard output is closed')
