@@ -368,12 +368,20 @@ images.check_cold = lambda files: None
     def look(self, answer):
         """See what becomes of what the kernel says of the last byte."""
 
+        forgotten = []
+
+        def forget(*args, original=os.posix_fadvise):
+            forgotten.append(args[1:])
+            original(*args)
+
         def preadv(descriptor, buffers, offset, flags):
+            self.assertEqual([(0, 0, os.POSIX_FADV_DONTNEED)], forgotten)
             self.assertEqual((999, os.RWF_NOWAIT), (offset, flags))
             if isinstance(answer, int):
                 raise OSError(answer, os.strerror(answer))
             return len(answer)
 
+        self.useFixture(fixtures.MonkeyPatch('os.posix_fadvise', forget))
         self.useFixture(fixtures.MonkeyPatch('os.preadv', preadv))
         # Wherever the tests have their files.
         self.useFixture(
