@@ -16,11 +16,11 @@ What a run cannot show at will, such as when which beat comes, is tested by
 its parts. None of those may make a hub in the process of the tests.
 """
 
-import contextlib
-import io
+import collections
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -31,8 +31,18 @@ import fixtures
 from oslo_config import cfg
 import testtools
 
-from glance_store.cmd import probe
+from glance_store.cmd.probe import advice
+from glance_store.cmd.probe import arguments
+from glance_store.cmd.probe import errors
+from glance_store.cmd.probe import images
+from glance_store.cmd.probe import lateness
+from glance_store.cmd.probe import measuring
+from glance_store.cmd.probe import report
+from glance_store.cmd.probe import signals
+from glance_store.cmd.probe import watch
 from glance_store.common import opts
+from glance_store.tests import tally
+from glance_store.tests.unit import base
 
 NAMES = [
     'no cooperation',
@@ -40,6 +50,7 @@ NAMES = [
     'every 1 ms',
     'offloaded reads',
     'native threads',
+    'no streams',
 ]
 KEYS = [
     'no_cooperation',
@@ -47,34 +58,45 @@ KEYS = [
     'interval',
     'offloaded',
     'native_threads',
+    'no_streams',
 ]
+
+KIND = 'bad input: probe'
+
+ENDED = 'glance-store-probe: ended by SIGINT\n'
 
 # Only there to end a test that hangs.
 DEADLINE = 120
 
 # A row that lasts until somebody ends it, over a small image.
 ENDLESS = """
-probe.IMAGE_SIZE = 1048576
-probe.STREAM_SIZE = probe.MOST_PASSES = 1 << 60
+images.IMAGE_SIZE = 1048576
+measuring.STREAM_SIZE = measuring.MOST_PASSES = 1 << 60
+arguments.SECONDS = measuring.ALONE = 1e9
 """
 
 
-def command(prepare=None):
+def command(prepare=''):
     """Return the command line, with code that is run beforehand."""
-    if prepare is None:
-        return [sys.executable, '-m', 'glance_store.cmd.probe']
-    code = (
-        'import os, resource, signal, sys\n'
-        'from glance_store.cmd import probe\n'
-        f'{prepare}\n'
-        'sys.exit(probe.main())\n'
-    )
+    code = f"""
+import os, resource, signal, sys
+from glance_store.cmd import probe
+from glance_store.cmd.probe import (
+    arguments, images, measuring, plot, program, signals, timeline, watch
+)
+arguments.SECONDS = 600
+measuring.ALONE = 0.01
+{prepare}
+sys.exit(probe.main())
+"""
     return [sys.executable, '-c', code]
 
 
 class ProbeTestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
+        self.tally = tally.Tally()
+        self.addCleanup(self.tally.write)
         self.folder = self.useFixture(fixtures.TempDir()).path
         self.temporary = self.useFixture(fixtures.TempDir()).path
         self.useFixture(fixtures.EnvironmentVariable('TMPDIR', self.temporary))
@@ -87,10 +109,10 @@ class ProbeTestCase(testtools.TestCase):
             file.write(os.urandom(size))
         return path
 
-    def probe(self, *arguments, prepare=None, **kwargs):
+    def probe(self, *args, prepare='', rounds=1, **kwargs):
         kwargs.setdefault('stdout', subprocess.PIPE)
         return subprocess.run(
-            [*command(prepare), *arguments],
+            [*command(prepare), f'--rounds={rounds}', *args],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -98,8 +120,8 @@ class ProbeTestCase(testtools.TestCase):
             **kwargs,
         )
 
-    def json(self, *arguments, prepare=None):
-        done = self.probe('--json', *arguments, prepare=prepare)
+    def json(self, *args, **kwargs):
+        done = self.probe('--json', *args, **kwargs)
         self.assertEqual((0, ''), (done.returncode, done.stderr))
         return json.loads(done.stdout)
 
@@ -143,12 +165,14 @@ class TableTestCase(ProbeTestCase):
             self.assertTrue(0 <= median <= most <= worst, row)
         # Five chunks, and the read that finds the end.
         self.assertEqual(str(8 * 64 * 6), rows[1][2])
+        self.assertEqual(['0', '0'], rows[-1][1:3])
 
     def test_says_what_was_streamed(self):
         path = self.file(1000)
         done = self.probe('--streams=3', '--chunk-size=700', path, path)
         self.assertEqual(
-            'Streams: 3, chunks: 700 bytes, files: 2000 bytes, passes: 64',
+            'Streams: 3, chunks: 700, files: 2000 bytes, passes: 64, '
+            'rounds: 1',
             done.stdout.splitlines()[0],
         )
 
@@ -192,15 +216,44 @@ class TableTestCase(ProbeTestCase):
         )
 
     def test_closed_output(self):
+        # Nobody should have to wait for what nobody will see.
+        done = subprocess.run(
+            ['sh', '-c', 'exec "$@" >&-', 'sh', *command('images.warm = 0')],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+        )
+        self.assertEqual(
+            (1, 'glance-store-probe: error: standard output is closed\n'),
+            (done.returncode, done.stderr),
+        )
+
+    def test_nowhere_to_complain(self):
         done = self.probe(
             self.file(1000), prepare='sys.stdout = sys.stderr = None'
         )
-        self.assertEqual((0, '', ''), (done.returncode, *self.output(done)))
+        self.assertEqual((1, '', ''), (done.returncode, *self.output(done)))
+        with open('/dev/full', 'w') as full:
+            self.assertEqual(
+                2, subprocess.run([*command(), '--x'], stderr=full).returncode
+            )
 
     def test_closed_error_output(self):
         # The line must not come out where reports are expected.
         done = self.probe('--streams=0', prepare='sys.stderr = None')
         self.assertEqual((2, '', ''), (done.returncode, *self.output(done)))
+
+    def test_only_error_output_is_closed(self):
+        done = subprocess.run(
+            ['sh', '-c', 'exec "$@" 2>&-', 'sh', *command(), self.file(1000)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+        )
+        self.assertEqual(0, done.returncode)
+        self.assertIn('every 1 ms', done.stdout)
 
     def output(self, done):
         return done.stdout, done.stderr
@@ -210,16 +263,27 @@ class JSONTestCase(ProbeTestCase):
     def test_document(self):
         path = self.file(100000)
         report = self.json(
-            '--streams=2', '--chunk-size=4096', '--yield-interval=2.5', path
+            '--streams=2',
+            '--chunk-size=4096',
+            '--yield-interval=2.5',
+            path,
+            rounds=2,
         )
         rows = report.pop('rows')
         versions = report.pop('versions')
+        self.assert_advice(report.pop('advice'), rows)
         self.assertEqual(
             {
+                'version': 1,
+                'kind': 'streams',
                 'arguments': {
                     'streams': 2,
-                    'chunk_size_bytes': 4096,
+                    'chunk_sizes_bytes': [4096],
                     'yield_interval_ms': 2.5,
+                    'cold': False,
+                    'rounds': 2,
+                    'seconds': 600.0,
+                    'target_lateness_ms': 10.0,
                 },
                 'files': [{'path': path, 'size_bytes': 100000}],
                 'passes': 64,
@@ -238,34 +302,50 @@ class JSONTestCase(ProbeTestCase):
             [*NAMES[:2], 'every 2.5 ms', *NAMES[3:]],
             [row['name'] for row in rows],
         )
-        for row in rows:
-            passes = 8 if row['way'] == 'offloaded' else 64
-            self.assert_row(row, bytes_read=2 * passes * 100000)
-
-    def assert_row(self, row, bytes_read):
         self.assertEqual(
-            {
-                'way',
-                'name',
-                'bytes_read',
-                'seconds',
-                'throughput_mib_per_second',
-                'yields',
-                'beats',
-                'lateness_median_ms',
-                'lateness_p99_ms',
-                'lateness_worst_ms',
-            },
-            set(row),
+            [4096] * 5, [row['chunk_size_bytes'] for row in rows[:-1]]
         )
+        for row in rows[:-1]:
+            self.assert_row(row, 2, bytes_read=2 * 2 * 64 * 100000)
+        self.assertIsNone(rows[-1]['chunk_size_bytes'])
+        self.assert_row(rows[-1], 2, bytes_read=0)
+
+    def assert_advice(self, advice, rows):
+        settings = {
+            'every_chunk': (0.0, False),
+            'interval': (0.0025, False),
+            'offloaded': (0.0, True),
+        }
+        self.assertEqual(4096, advice['default_chunk_size'])
+        self.assertIn(
+            (
+                advice['cooperative_yield_interval'],
+                advice['offload_file_reads'],
+            ),
+            settings.values(),
+        )
+        self.assertIsInstance(advice['reaches_target'], bool)
+        self.assertIn(len(advice['text']), (2, 3))
+
+    def assert_row(self, row, rounds, bytes_read):
+        self.assertEqual(rounds, len(row['rounds']))
+        for field in 'bytes_read', 'seconds':
+            self.assertAlmostEqual(
+                row[field], sum(part[field] for part in row['rounds'])
+            )
+        self.assertEqual(
+            row['lateness_worst_ms'],
+            max(part['lateness_worst_ms'] for part in row['rounds']),
+        )
+        for part in row['rounds']:
+            self.assertAlmostEqual(
+                part['bytes_read'] / 1048576,
+                part['throughput_mib_per_second'] * part['seconds'],
+            )
         self.assertEqual(bytes_read, row['bytes_read'])
-        self.assertAlmostEqual(
-            bytes_read / 1048576,
-            row['throughput_mib_per_second'] * row['seconds'],
-        )
         # One for each millisecond, and the one that followed.
         more = row['beats'] - row['seconds'] * 1000
-        self.assertTrue(-0.001 <= more <= 2.001, row)
+        self.assertTrue(-0.001 <= more <= rounds * 2.001, row)
         self.assertTrue(
             0
             <= row['lateness_median_ms']
@@ -285,8 +365,8 @@ class JSONTestCase(ProbeTestCase):
         yields = {row['way']: row['yields'] for row in report['rows']}
         # Offloaded, there is a wait for each read as well, the first of which
         # has to wait for the pool to be made.
-        self.assertLessEqual(2 * 3 * 8 * 14, yields.pop('offloaded'))
-        self.assertEqual([0, 3 * 64 * 14, 0, 0], list(yields.values()))
+        self.assertLessEqual(2 * 3 * 64 * 14, yields.pop('offloaded'))
+        self.assertEqual([0, 3 * 64 * 14, 0, 0, 0], list(yields.values()))
 
     def test_yields_of_a_stream_on_its_own(self):
         report = self.json(
@@ -302,7 +382,10 @@ class JSONTestCase(ProbeTestCase):
             '--chunk-size=1000',
             '--yield-interval=1',
             self.file(4000),
-            prepare='probe.MOST_PASSES = 5000',
+            prepare='''
+measuring.MOST_PASSES = 5000
+measuring.cases = lambda *args, cases=measuring.cases: cases(*args)[:3]
+''',
         )
         row = report['rows'][2]
         self.assertTrue(0 < row['yields'] <= row['seconds'] * 1000, row)
@@ -314,10 +397,10 @@ class JSONTestCase(ProbeTestCase):
             '--streams=1',
             self.file(4000000),
             prepare="""
-def run(streams, number, run=probe.Streams.run):
-    streams.start = probe.clock()
+def run(streams, number, run=measuring.Streams.run):
+    streams.start = measuring.clock()
     run(streams, number)
-probe.Streams.run = run
+measuring.Streams.run = run
 """,
         )
         row = report['rows'][0]
@@ -341,35 +424,49 @@ probe.Streams.run = run
         self.assertEqual(3 * 64 * 5, report['rows'][1]['yields'])
 
     def test_reads_a_large_file_once_and_a_small_one_repeatedly(self):
-        sizes = 'probe.STREAM_SIZE, probe.MOST_PASSES = 3000, 5'
-        for size, passes in (3000, 1), (2999, 2), (700, 5), (1, 5):
+        sizes = 'measuring.STREAM_SIZE, measuring.MOST_PASSES = 3000, 5'
+        for size, passes in (2999, 2), (1, 5):
             report = self.json(self.file(size), prepare=sizes)
             self.assertEqual(passes, report['passes'])
-            for row in report['rows']:
-                some = 1 if row['way'] == 'offloaded' else passes
-                self.assertEqual(8 * some * size, row['bytes_read'])
+            for row in report['rows'][:-1]:
+                self.assertEqual(8 * passes * size, row['bytes_read'])
+
+    def test_passes(self):
+        for name, value in ('STREAM_SIZE', 3000), ('MOST_PASSES', 5):
+            self.useFixture(
+                fixtures.MonkeyPatch(
+                    f'glance_store.cmd.probe.measuring.{name}', value
+                )
+            )
+        for size, passes in (9000, 1), (3000, 1), (2999, 2), (700, 5), (1, 5):
+            files = [images.Image('one', size)]
+            self.assertEqual(passes, measuring.passes_over(files))
+        files = [images.Image('one', 1000), images.Image('other', 400)]
+        self.assertEqual(3, measuring.passes_over(files))
 
     def test_makes_an_image(self):
         report = self.json(
-            prepare='probe.STREAM_SIZE = probe.IMAGE_SIZE = 1500000'
+            prepare='measuring.STREAM_SIZE = images.IMAGE_SIZE = 1500000'
         )
         self.assertEqual(
             [{'path': None, 'size_bytes': 1500000}], report['files']
         )
-        for row in report['rows']:
+        for row in report['rows'][:-1]:
             self.assertEqual(8 * 1500000, row['bytes_read'])
         self.assertNothingLeft()
 
     def test_size_of_the_image(self):
-        self.assertEqual(256 * 1024 * 1024, probe.IMAGE_SIZE)
+        self.assertEqual(256 * 1024 * 1024, images.IMAGE_SIZE)
 
     def test_image_has_no_holes(self):
         self.useFixture(
-            fixtures.MonkeyPatch('glance_store.cmd.probe.IMAGE_SIZE', 3 << 20)
+            fixtures.MonkeyPatch(
+                'glance_store.cmd.probe.images.IMAGE_SIZE', 3 << 20
+            )
         )
         self.useFixture(fixtures.NestedTempfile())
         folder = tempfile.gettempdir()
-        with probe.made_image() as image:
+        with images.made() as image:
             self.assertTrue(image.path.startswith(folder))
             with open(image.path, 'rb') as file:
                 content = file.read()
@@ -378,14 +475,77 @@ probe.Streams.run = run
         self.assertEqual([], os.listdir(folder))
 
 
-class RefusalTestCase(ProbeTestCase):
-    def assertRefused(self, line, *arguments, status=2, prepare=None):
-        done = self.probe(*arguments, prepare=prepare)
-        self.assertEqual(
-            (status, '', f'glance-store-probe: error: {line}\n'),
-            (done.returncode, done.stdout, done.stderr),
+def fields(value, name=''):
+    """Return what the documentation is to call each field of a document."""
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from fields(member, f'{name}.{key}' if name else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for member in value:
+            yield from fields(member, f'{name}[]')
+    else:
+        yield name
+
+
+def documented_fields(title):
+    """Return the fields that a section of the documentation names."""
+    path = os.path.join(
+        base.ROOT, 'doc', 'source', 'cli', 'glance-store-probe.rst'
+    )
+    with open(path) as page:
+        text = page.read()
+    section = text.split(f'\n{title}\n---')[1].split('\n---')[0]
+    terms = re.findall('^``.*``$', section, re.MULTILINE)
+    return [field for term in terms for field in re.findall('``(.+?)``', term)]
+
+
+class DocumentedTestCase(ProbeTestCase):
+    def test_fields_of_streams(self):
+        report = self.json(self.file(1000))
+        documented = documented_fields('Of streams')
+        self.assertEqual(len(set(documented)), len(documented))
+        self.assertEqual(set(fields(report)), set(documented))
+
+    def test_fields_of_a_service(self):
+        seen = watch.Watched(
+            watch.target('http://h/'),
+            seconds=1.0,
+            requests=1,
+            failures=collections.Counter(['reason']),
+            failed_at=[0.5],
+            moments=[(0.0, 0.0)],
         )
-        self.assertNothingLeft()
+        document = json.loads(report.watched_as_json(seen, 0.01))
+        documented = documented_fields('Of a service')
+        self.assertEqual(len(set(documented)), len(documented))
+        self.assertEqual(set(fields(document)), set(documented))
+
+    def test_options(self):
+        path = os.path.join(
+            base.ROOT, 'doc', 'source', 'cli', 'glance-store-probe.rst'
+        )
+        with open(path) as page:
+            text = page.read()
+        section = text.split('\nOptions\n===')[1].split('\n===')[0]
+        self.assertEqual(
+            {
+                action.option_strings[-1]
+                for action in arguments.parser()._actions
+                if action.option_strings
+            },
+            set(re.findall('^``(--[a-z-]+)', section, re.MULTILINE)),
+        )
+
+
+class RefusalTestCase(ProbeTestCase):
+    def assertRefused(self, line, *args, status=2, prepare=''):
+        with self.tally.case(KIND):
+            done = self.probe(*args, prepare=prepare)
+            self.assertEqual(
+                (status, '', f'glance-store-probe: error: {line}\n'),
+                (done.returncode, done.stdout, done.stderr),
+            )
+            self.assertNothingLeft()
 
     def test_numbers(self):
         self.assertRefused(
@@ -396,6 +556,9 @@ class RefusalTestCase(ProbeTestCase):
             '--streams': 'whole number from 1 to 1000',
             '--chunk-size': 'whole number from 1 to 1073741824',
             '--yield-interval': 'number from 0.001 to 60000',
+            '--target-lateness': 'number from 0.001 to 60000',
+            '--rounds': 'whole number from 1 to 100',
+            '--seconds': 'number from 0.1 to 86400',
         }
         for option, what in ranges.items():
             for text in '0', '-1', 'many', '', 'nan', 'inf', '9' * 5000:
@@ -411,42 +574,50 @@ class RefusalTestCase(ProbeTestCase):
             '-1',
         )
 
-    def assert_refused_at_once(self, line, *arguments):
+    def assert_refused_at_once(self, line, *args):
         """As assertRefused, by the parser and in this process."""
-        with contextlib.redirect_stderr(io.StringIO()) as stderr:
-            with testtools.ExpectedException(SystemExit, '^2$'):
-                probe._parser().parse_args(arguments)
-        self.assertEqual(
-            f'glance-store-probe: error: {line}\n', stderr.getvalue()
-        )
+        with self.tally.case(KIND):
+            failure = self.assertRaises(errors.Failure, arguments.parse, args)
+            self.assertEqual((line, 2), (str(failure), failure.status))
 
     def test_largest_and_smallest_numbers(self):
-        for streams, size, interval in (
-            (1, 1, 0.001),
-            (1000, 1 << 30, 60000),
+        for streams, size, milliseconds, rounds, seconds in (
+            (1, 1, 0.001, 1, 0.1),
+            (1000, 1 << 30, 60000, 100, 86400),
         ):
-            arguments = probe._parser().parse_args(
+            asked = arguments.parse(
                 [
                     f'--streams={streams}',
                     f'--chunk-size={size}',
-                    f'--yield-interval={interval}',
+                    f'--yield-interval={milliseconds}',
+                    f'--target-lateness={milliseconds}',
+                    f'--rounds={rounds}',
+                    f'--seconds={seconds}',
                 ]
             )
             self.assertEqual(
-                (streams, size, interval),
+                (streams, [size], rounds, seconds),
                 (
-                    arguments.streams,
-                    arguments.chunk_size,
-                    arguments.yield_interval,
+                    asked.streams,
+                    asked.chunk_sizes,
+                    asked.rounds,
+                    asked.seconds,
                 ),
             )
+            self.assertEqual(
+                [milliseconds / 1000] * 2, [asked.interval, asked.target]
+            )
+
+    def test_sizes_that_are_named_twice(self):
+        asked = arguments.parse([f'--chunk-size={size}' for size in (5, 3, 5)])
+        self.assertEqual([5, 3], asked.chunk_sizes)
 
     def test_fraction(self):
-        for option in '--streams', '--chunk-size':
-            with contextlib.redirect_stderr(io.StringIO()) as stderr:
-                with testtools.ExpectedException(SystemExit, '^2$'):
-                    probe._parser().parse_args([option, '1.5'])
-            self.assertIn(f"argument {option}: '1.5' is", stderr.getvalue())
+        for option in '--streams', '--chunk-size', '--rounds':
+            failure = self.assertRaises(
+                errors.Failure, arguments.parse, [option, '1.5']
+            )
+            self.assertIn(f"argument {option}: '1.5' is", str(failure))
 
     def test_missing_file(self):
         path = os.path.join(self.folder, 'missing')
@@ -465,7 +636,7 @@ class RefusalTestCase(ProbeTestCase):
             path,
             prepare="""
 import atexit
-probe.warm = None
+images.warm = None
 if os.geteuid() == 0:
     os.seteuid(65534)
     atexit.register(os.seteuid, 0)
@@ -478,19 +649,21 @@ if os.geteuid() == 0:
 
     def test_folder(self):
         self.assertRefused(
-            f"argument FILE: '{self.folder}' is a directory", self.folder
+            f"argument FILE: '{self.folder}' has no image in it", self.folder
         )
 
     def test_pipe(self):
         path = os.path.join(self.folder, 'pipe')
         os.mkfifo(path)
         self.assertRefused(
-            f"argument FILE: '{path}' is not a regular file", path
+            f"argument FILE: '{path}' is no file, directory or block device",
+            path,
         )
 
     def test_device(self):
         self.assertRefused(
-            "argument FILE: '/dev/zero' is not a regular file", '/dev/zero'
+            "argument FILE: '/dev/zero' is no file, directory or block device",
+            '/dev/zero',
         )
 
     def test_one_of_many_files(self):
@@ -507,10 +680,10 @@ if os.geteuid() == 0:
             f"argument FILE: '{path}': No such file or directory",
             path,
             prepare=f"""
-def warm(image, warm=probe.warm):
+def warm(*args, warm=images.warm):
     os.unlink({path!r})
-    warm(image)
-probe.warm = warm
+    warm(*args)
+images.warm = warm
 """,
         )
 
@@ -530,8 +703,7 @@ probe.warm = warm
     def test_stream_that_fails(self):
         path = self.file(1000)
         self.assertRefused(
-            'streaming: after every chunk: [Errno 24] Too many open files: '
-            f"'{path}'",
+            f"streaming: after every chunk: '{path}': Too many open files",
             '--streams=1000',
             path,
             status=1,
@@ -541,31 +713,30 @@ probe.warm = warm
     def test_stream_that_fails_on_a_native_thread(self):
         path = self.file(1000)
         self.assertRefused(
-            f"streaming: native threads: [Errno 2] No such file or "
-            f"directory: '{path}'",
+            f"streaming: native threads: '{path}': No such file or directory",
             path,
             status=1,
             prepare=f"""
-def on_threads(streams, on_threads=probe.on_threads):
+def on_threads(streams, on_threads=measuring.on_threads):
     os.unlink({path!r})
     return on_threads(streams)
-probe.on_threads = on_threads
+measuring.on_threads = on_threads
 """,
         )
 
     def test_no_space_for_the_image(self):
         self.assertRefused(
             'making an image failed (name a FILE, or another folder by '
-            'TMPDIR): [Errno 27] File too large',
+            'TMPDIR): File too large',
             status=1,
             prepare='resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, -1))',
         )
 
     def test_not_enough_memory(self):
         with testtools.ExpectedException(
-            probe.Failure, '^streaming: not enough memory$'
+            errors.Failure, '^streaming: not enough memory$'
         ):
-            with probe._failing('streaming'):
+            with errors.failing('streaming'):
                 raise MemoryError
 
     def test_help(self):
@@ -590,9 +761,11 @@ probe.on_threads = on_threads
 class Terminal(fixtures.Fixture):
     """A probe with a pseudo-terminal for its standard error."""
 
-    def __init__(self, *arguments, prepare, stdout=subprocess.PIPE):
+    def __init__(self, *args, prepare, stdout=subprocess.PIPE, rounds=1):
         super().__init__()
-        self._command = [*command(prepare), *arguments]
+        self._command = [*command(prepare), *args]
+        if rounds is not None:
+            self._command.append(f'--rounds={rounds}')
         self._stdout = stdout
         self.shown = ''
 
@@ -659,8 +832,16 @@ class TerminalTestCase(ProbeTestCase):
             ]
         ):
             place = terminal.shown.index(step, place)
-            self.assertIn(f'{number}/{len(NAMES) + 2}', terminal.shown[:place])
-        self.assertIn(f'{number + 1}/{len(NAMES) + 2}', terminal.shown[place:])
+            done = 100 * number / (len(NAMES) + 2)
+            self.assertIn(f' {done:.0f}%', terminal.shown[:place])
+        self.assertIn('100%', terminal.shown[place:])
+        # Known as soon as one row is.
+        place = terminal.shown.index(NAMES[1])
+        self.assertIn(':', terminal.shown[:place])
+        self.assertRegex(terminal.shown[:place], r'\d:\d\d left')
+        self.assertNotIn(
+            'left', terminal.shown[: terminal.shown.index(NAMES[0])]
+        )
         # The bar is gone and the cursor is back.
         self.assertTrue(terminal.shown.rstrip().endswith('\x1b[2K'))
         self.assertIn('\x1b[?25h', terminal.shown)
@@ -680,10 +861,10 @@ class TerminalTestCase(ProbeTestCase):
                 self.file(1000),
                 prepare="""
 import threading
-def on_hub(streams, on_hub=probe.on_hub):
+def on_hub(streams, on_hub=measuring.on_hub):
     assert threading.active_count() == 1, threading.enumerate()
     return on_hub(streams)
-probe.on_hub = on_hub
+measuring.on_hub = on_hub
 """,
             )
         )
@@ -697,21 +878,24 @@ class SignalTestCase(ProbeTestCase):
                 prepare=f"""
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 {ENDLESS}
-probe.ways = lambda interval, ways=probe.ways: ways(interval)[{row}:]
-def run(streams, number, run=probe.Streams.run):
+measuring.cases = lambda *args, cases=measuring.cases: cases(*args)[{row}:]
+def run(streams, number, run=measuring.Streams.run):
     print('begun:', number, file=sys.stderr, flush=True)
     run(streams, number)
-probe.Streams.run = run
+measuring.Streams.run = run
 """
             )
         )
         terminal.read_until(f'streaming: {NAMES[row]}')
-        terminal.read_until('begun: 0')
+        if row < len(NAMES) - 1:
+            terminal.read_until('begun: 0')
         self.assertEqual(1, len(os.listdir(self.temporary)))
         return terminal
 
     def assertStopped(self, status, terminal):
         self.assertEqual((status, ''), terminal.end())
+        name = signal.Signals(status - 128).name
+        self.assertIn(f'glance-store-probe: ended by {name}', terminal.shown)
         self.assertNotIn('Traceback', terminal.shown)
         self.assertNotIn('rror', terminal.shown)
         self.assertNotIn('xception', terminal.shown)
@@ -727,7 +911,7 @@ probe.Streams.run = run
         self.useFixture(
             fixtures.EnvironmentVariable('EVENTLET_HUB', 'asyncio')
         )
-        for row in range(3):
+        for row in 0, 1:
             terminal = self.start(row)
             terminal.process.send_signal(signal.SIGINT)
             self.assertStopped(130, terminal)
@@ -752,7 +936,7 @@ probe.Streams.run = run
             signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP)
         )
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with probe.stopping_on_signals():
+        with signals.stopping():
             self.assertIs(signal.SIG_IGN, signal.getsignal(signal.SIGHUP))
 
     def test_interrupt_while_the_image_is_made(self):
@@ -767,7 +951,9 @@ probe.Streams.run = run
         while not os.listdir(self.temporary):
             self.assertIsNone(process.poll())
         process.send_signal(signal.SIGINT)
-        self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+        self.assertEqual(
+            (b'', ENDED.encode()), process.communicate(timeout=DEADLINE)
+        )
         self.assertEqual(130, process.returncode)
         self.assertNothingLeft()
 
@@ -794,12 +980,12 @@ shutil.rmtree = rmtree
 import shutil, tempfile
 {ENDLESS}
 {code}
-probe.ways = lambda interval: []
+program._measure = None
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 """
         )
         self.assertEqual(
-            (130, '', ''), (done.returncode, done.stdout, done.stderr)
+            (130, '', ENDED), (done.returncode, done.stdout, done.stderr)
         )
         self.assertNothingLeft()
 
@@ -810,12 +996,12 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 def on_hub(streams):
     os.kill(os.getpid(), signal.SIGINT)
     raise RuntimeError
-probe.on_hub = on_hub
+measuring.on_hub = on_hub
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 """
         )
         self.assertEqual(
-            (130, '', ''), (done.returncode, done.stdout, done.stderr)
+            (130, '', ENDED), (done.returncode, done.stdout, done.stderr)
         )
         self.assertNothingLeft()
 
@@ -828,18 +1014,18 @@ def interrupt(_):
     os.kill(os.getpid(), signal.SIGINT)
     for _ in range(1000):
         pass
-def run(streams, number, run=probe.Streams.run):
+def run(streams, number, run=measuring.Streams.run):
     if not number:
         thing = type('Thing', (), {{}})()
         reference = weakref.ref(thing, interrupt)
         del thing
     run(streams, number)
-probe.Streams.run = run
+measuring.Streams.run = run
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 """
         )
         self.assertEqual(
-            (130, '', ''), (done.returncode, done.stdout, done.stderr)
+            (130, '', ENDED), (done.returncode, done.stdout, done.stderr)
         )
         self.assertNothingLeft()
 
@@ -851,11 +1037,11 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 import time
 def read(self, image):
     os.kill(os.getpid(), signal.SIGINT)
-    assert probe.stopping.signals == [signal.SIGINT]
+    assert signals.received == [signal.SIGINT]
     open({path!r}, 'w').close()
     while True:
         time.sleep(60)
-probe.Streams._read = read
+measuring.Streams._read = read
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 """),
                 self.file(1000),
@@ -869,30 +1055,45 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
         while not os.path.exists(path):
             self.assertIsNone(process.poll())
         process.send_signal(signal.SIGINT)
-        self.assertEqual((b'', b''), process.communicate(timeout=DEADLINE))
+        self.assertEqual(
+            (b'', ENDED.encode()), process.communicate(timeout=DEADLINE)
+        )
         self.assertEqual(130, process.returncode)
 
     def test_second_interrupt(self):
         handlers = {
-            number: signal.getsignal(number) for number in probe.SIGNALS
+            number: signal.getsignal(number) for number in signals.SIGNALS
         }
         for number, handler in handlers.items():
             self.addCleanup(signal.signal, number, handler)
-        self.addCleanup(probe.stopping.signals.clear)
+        self.addCleanup(signals.received.clear)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with testtools.ExpectedException(probe.Stopped, '^130$'):
-            with probe.stopping_on_signals():
+        with testtools.ExpectedException(signals.Stopped, '^130$'):
+            with signals.stopping():
                 os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         self.assertIs(signal.SIG_IGN, signal.getsignal(signal.SIGINT))
 
     def test_handlers_are_put_back(self):
-        before = [signal.getsignal(number) for number in probe.SIGNALS]
-        with probe.stopping_on_signals():
+        before = [signal.getsignal(number) for number in signals.SIGNALS]
+        with signals.stopping():
             pass
         self.assertEqual(
-            before, [signal.getsignal(number) for number in probe.SIGNALS]
+            before, [signal.getsignal(number) for number in signals.SIGNALS]
         )
+
+
+class ModuleTestCase(ProbeTestCase):
+    def test_runs_by_its_name(self):
+        done = subprocess.run(
+            [sys.executable, '-m', 'glance_store.cmd.probe', '--streams=0'],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        self.assertEqual((2, ''), (done.returncode, done.stdout))
+        self.assertIn("argument --streams: '0'", done.stderr)
 
 
 class WarningTestCase(ProbeTestCase):
@@ -923,12 +1124,14 @@ class Clock:
 class PartsTestCase(testtools.TestCase):
     def lateness(self, stalls, start, end):
         """Return the lateness in periods; so are the arguments."""
-        period = probe.PERIOD
+        period = measuring.PERIOD
         clock = Clock(stall * period for stall in stalls)
         self.useFixture(
-            fixtures.MonkeyPatch('glance_store.cmd.probe.clock', clock)
+            fixtures.MonkeyPatch(
+                'glance_store.cmd.probe.measuring.clock', clock
+            )
         )
-        heart = probe.Heart(clock.sleep)
+        heart = measuring.Heart(clock.sleep)
         clock.now = end * period
         heart.stop()
         clock.now = 0.0
@@ -964,7 +1167,7 @@ class PartsTestCase(testtools.TestCase):
         # The runs of the program show that it counts right; but greenlet
         # switches other tracers off meanwhile, and coverage cannot see it.
         stream = object()
-        streams = probe.Streams(probe.Load([], 1, 1, 1))
+        streams = measuring.Streams(measuring.Load([], 1, 1, 1), 1)
         streams._returns[stream] = 0
         streams._count('switch', (object(), stream))
         streams._count('throw', (object(), stream))
@@ -973,16 +1176,16 @@ class PartsTestCase(testtools.TestCase):
 
     def test_percentile(self):
         values = range(1, 201)
-        self.assertEqual(100, probe.percentile(values, 50))
-        self.assertEqual(198, probe.percentile(values, 99))
-        self.assertEqual(200, probe.percentile(values, 100))
-        self.assertEqual(1, probe.percentile(values, 0))
-        self.assertEqual(7, probe.percentile([7], 99))
-        self.assertEqual(2, probe.percentile([1, 2, 3], 50))
+        self.assertEqual(100, lateness.percentile(values, 50))
+        self.assertEqual(198, lateness.percentile(values, 99))
+        self.assertEqual(200, lateness.percentile(values, 100))
+        self.assertEqual(1, lateness.percentile(values, 0))
+        self.assertEqual(7, lateness.percentile([7], 99))
+        self.assertEqual(2, lateness.percentile([1, 2, 3], 50))
 
     def test_version(self):
-        self.assertIsNone(probe._version('not-to-be-found-anywhere'))
-        self.assertRegex(str(probe._version('eventlet')), r'^\d')
+        self.assertIsNone(report._version('not-to-be-found-anywhere'))
+        self.assertRegex(str(report._version('eventlet')), r'^\d')
 
     def test_options_are_only_set_meanwhile(self):
         def values():
@@ -995,14 +1198,21 @@ class PartsTestCase(testtools.TestCase):
             'offload_file_reads': True,
         }
         with testtools.ExpectedException(ZeroDivisionError):
-            with probe._options(options):
+            with measuring._options(options):
                 self.assertEqual((0.25, True), values())
                 raise ZeroDivisionError
         self.assertEqual(before, values())
 
-    def test_interval_of_each_way(self):
-        rows = probe.ways(0.0025)
-        self.assertEqual([0, 0, 0.0025, 0, 0], [way.interval for way in rows])
+    def test_setting_of_each_row(self):
+        rows = measuring.cases(4096, 0.0025)
         self.assertEqual(
-            ['offloaded'], [way.key for way in rows if way.offload]
+            [
+                None,
+                advice.Setting(4096),
+                advice.Setting(4096, interval=0.0025),
+                advice.Setting(4096, offload=True),
+                None,
+            ],
+            [report.setting_of(case) for case in rows],
         )
+        self.assertIsNone(report.setting_of(measuring.alone()))
