@@ -19,6 +19,7 @@ extensions = [
     'sphinxcontrib.apidoc',
     'oslo_config.sphinxext',
     'openstackdocstheme',
+    'reno.sphinxext',
 ]
 
 project = 'glance_store'
