@@ -48,6 +48,8 @@ autodoc_member_order = 'alphabetical'
 # -- HTML ---------------------------------------------------------------------
 
 html_theme = 'openstackdocs'
+html_static_path = ['_static']
+html_css_files = ['glance_store.css']
 htmlhelp_basename = f'{project}doc'
 
 openstackdocs_repo_name = 'openstack/glance_store'
