@@ -379,6 +379,13 @@ class TestReadme(base.TestCase):
             lines[24], r'^    python3 .* && \.venv/bin/tox -e py3$'
         )
 
+    def test_files(self):
+        text = (ROOT / 'README.rst').read_text()
+        named = re.findall(r'\bdoc/source/[\w/.-]+\.\w+', text)
+        self.assertGreater(len(named), 3)
+        for name in named:
+            self.assertTrue((ROOT / name).exists(), name)
+
 
 class TestTroubleshooting(base.HubTestCase):
     """Each message that the page has is one that the helpers give."""
