@@ -452,6 +452,44 @@ class TestTroubleshooting(base.HubTestCase):
                 self.assertIn(known, page)
 
 
+class TestTraceOfAService(base.TestCase):
+    """The configurations on the page turn the trace on, and off."""
+
+    def test_configurations(self):
+        text = (PAGES / 'user' / 'troubleshooting.rst').read_text()
+        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        traced = []
+        for config in blocks(text, r'\.\. code-block:: ini'):
+            path = folder / 'service.conf'
+            path.write_text(f'{config}log_file = {folder}/log\n')
+            with self.tally.case('docs: configurations on the pages'):
+                base.run_python(SERVICE, str(path), lines=True)
+                log = (folder / 'log').read_text()
+                self.assertEqual('debug' in config, 'of the service' in log)
+                traced.append('BytesIO: 1 chunks, 3 bytes: ended' in log)
+            (folder / 'log').unlink()
+        self.assertEqual([True, False], traced)
+
+
+SERVICE = """
+    import io
+    import logging
+    import sys
+
+    from oslo_config import cfg
+    from oslo_log import log
+
+    from glance_store.common import utils
+
+    log.register_options(cfg.CONF)
+    cfg.CONF(['--config-file', sys.argv[1]], project='glance')
+    log.setup(cfg.CONF, 'glance')
+    list(utils.CooperativeReader(io.BytesIO(b'abc')))
+    logging.getLogger('glance').debug('of the service')
+    logging.getLogger('glance').info('started')
+    """
+
+
 class TestMigration(base.HubTestCase):
     """What the page says of whatever the standard library has."""
 
