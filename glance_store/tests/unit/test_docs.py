@@ -397,6 +397,7 @@ class TestTroubleshooting(base.HubTestCase):
         for chunk in ('text', 5):
             reader = utils.CooperativeReader([chunk])
             yield TypeError, reader.read
+        yield TypeError, utils.chunkiter(base.Answering(5)).__next__
         nothing = base.Answering(None, None)
         yield BlockingIOError, utils.chunkiter(nothing).__next__
         yield BlockingIOError, utils.CooperativeReader(nothing).__next__
