@@ -37,7 +37,8 @@ pygments_style = 'native'
 
 apidoc_module_dir = '../../glance_store'
 apidoc_output_dir = 'reference/api'
-apidoc_excluded_paths = ['tests']
+# The programs have pages of their own, and nobody is to import from them.
+apidoc_excluded_paths = ['cmd', 'tests']
 apidoc_separate_modules = True
 
 # The signatures are what callers have relied on for years: they stay free of

@@ -54,7 +54,7 @@ NOT_RUN = {
     r'.*/opt/|cd /$': 'is for a service; test_drop_in does it in a folder',
     r'while sleep ': 'asks a service that is running',
     r'tox\b': 'makes an environment, and takes minutes',
-    r'glance-store-\w+ ': 'measures; test_probe and test_drop_in run them',
+    r'glance-store-[\w-]+ ': 'measures; test_probe and test_drop_in run them',
 }
 
 # A time in the trace.
