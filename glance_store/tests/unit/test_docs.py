@@ -52,7 +52,6 @@ NOT_RUN = {
     r'.*\bpip install ': 'installs; .ci/run does what the README says',
     r'python3 -m venv ': 'makes the environment that is installed into',
     r'.*/opt/|cd /$': 'is for a service; test_drop_in does it in a folder',
-    r'while sleep ': 'asks a service that is running',
     r'tox\b': 'makes an environment, and takes minutes',
     r'glance-store-[\w-]+ ': 'measures; test_probe and test_drop_in run them',
 }
