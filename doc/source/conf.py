@@ -19,6 +19,7 @@ extensions = [
     'sphinxcontrib.apidoc',
     'oslo_config.sphinxext',
     'openstackdocstheme',
+    'reno.sphinxext',
 ]
 
 project = 'glance_store'
@@ -36,7 +37,8 @@ pygments_style = 'native'
 
 apidoc_module_dir = '../../glance_store'
 apidoc_output_dir = 'reference/api'
-apidoc_excluded_paths = ['tests']
+# The programs have pages of their own, and nobody is to import from them.
+apidoc_excluded_paths = ['cmd', 'tests']
 apidoc_separate_modules = True
 
 # The signatures are what callers have relied on for years: they stay free of
@@ -47,6 +49,8 @@ autodoc_member_order = 'alphabetical'
 # -- HTML ---------------------------------------------------------------------
 
 html_theme = 'openstackdocs'
+html_static_path = ['_static']
+html_css_files = ['glance_store.css']
 htmlhelp_basename = f'{project}doc'
 
 openstackdocs_repo_name = 'openstack/glance_store'
