@@ -33,6 +33,8 @@ PARTS = {
     'native': ('benchmarks.cases', 'native threads'),
     'hub': ('benchmarks.cases', 'hub'),
     'hub-1ms': ('benchmarks.cases', 'hub, 1 ms'),
+    'layers': ('benchmarks.layers', 'native threads'),
+    'layers-1ms': ('benchmarks.layers', 'hub, 1 ms'),
     'fairness': ('benchmarks.fairness', 'hub'),
     'memory': ('benchmarks.memory', ''),
     'slow': ('benchmarks.slow', ''),
