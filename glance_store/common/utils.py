@@ -275,9 +275,10 @@ def _answers_in_full(source: Any) -> bool:
     if type(source) is not io.BufferedReader:
         return False
     try:
-        regular = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
-        return regular and type(source.raw) is io.FileIO
-    except (OSError, ValueError):  # of one that is closed, or not a file
+        if type(source.raw) is not io.FileIO:
+            return False
+        return stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+    except (OSError, ValueError):  # of one that is closed, or has no file
         return False
 
 
