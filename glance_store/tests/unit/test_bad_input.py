@@ -539,6 +539,7 @@ class TestParts(base.HubTestCase):
             ('str', 'ab', b'cd', 'ef'),
             ('str', 'ab', memoryview(b'cd'), 'ef'),
             ('bytes', b'abcd', 'ef', b'gh'),
+            ('str', 'abcd', b'efgh', 'ij'),
         ):
             for parameter, fp, chunks in self.streams(*answers):
                 if len(answers[0]) == 4:

@@ -647,7 +647,19 @@ class TestShared(base.HubTestCase):
         eventlet.sleep(0)
         iterator.close()
         self.assertEqual(1, source.closed)
+        # Also while the other has not come back.
+        self.assertRaises(StopIteration, next, iterator)
         self.assertIn(thread.wait(), ([], [b'a']))
+        self.assertEqual(1, source.fetched)
+
+    def test_interrupted_one_leaves_its_item_to_the_next_call(self):
+        source = base.Fetching(b'a', b'b')
+        iterator = utils.cooperative_iter(source)
+        thread = eventlet.spawn(next, iterator)
+        eventlet.sleep(0)
+        thread.kill()
+        self.assertEqual(b'a', next(iterator))
+        # Without fetching what nobody asked for.
         self.assertEqual(1, source.fetched)
 
     def test_interrupted_one_leaves_its_item_to_the_other(self):

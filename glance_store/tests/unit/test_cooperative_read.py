@@ -362,6 +362,13 @@ class TestInterruptedOddly(base.HubTestCase):
             self.interrupt(read, 10)
             self.assertEqual(20, len(read(**kwargs, amt=20)))
 
+    def test_other_arguments_are_passed_on(self):
+        fd = base.Answering(b'abc', b'de')
+        read = utils.cooperative_read(fd)
+        self.interrupt(read, 3, True)
+        self.assertEqual(b'abcde', read(5, True))
+        self.assertEqual([((3, True), {}), ((2, True), {})], fd.calls)
+
     def test_sizes_of_other_types(self):
         class Size:
             def __index__(self):

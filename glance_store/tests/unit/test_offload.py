@@ -20,6 +20,7 @@ decides when a read ends, and no time has to pass.
 """
 
 import errno
+import sys
 import textwrap
 
 from glance_store.common import offload
@@ -677,10 +678,12 @@ class TestJob(base.TestCase):
         self.assertIs(error, self.assertRaises(OSError, job.result))
 
     def test_lost_in_a_fork(self):
-        reads = []
-        job = offload.Job(lambda: reads.append(1), (), {})
-        job._process = -1
-        job.wait()
-        exc = self.assertRaises(OSError, job.result)
-        self.assertEqual(errno.ECANCELED, exc.errno)
-        self.assertEqual([], reads)
+        # Ids begin again from below: the child's is not always the higher.
+        for process in (-1, sys.maxsize):
+            reads = []
+            job = offload.Job(reads.append, (1,), {})
+            job._process = process
+            job.wait()
+            exc = self.assertRaises(OSError, job.result)
+            self.assertEqual(errno.ECANCELED, exc.errno)
+            self.assertEqual([], reads)

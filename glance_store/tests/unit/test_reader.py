@@ -552,6 +552,21 @@ class TestOnHub(base.HubTestCase):
         self.assertYields(2, reader.read, 4)
         self.assertYields(5, reader.read, -1)
 
+    def test_interrupted_exact_read(self):
+        # What it had gathered is there for whatever is asked for next.
+        for then in ([8, 1], [2, None, None], [None, None], [6, 3], [7, 2]):
+            reader = utils.CooperativeReader([b'abc', b'def', b'ghi'])
+            base.Run(
+                lambda reader=reader: self.assertRaises(
+                    base.Interrupted, reader.read, 8
+                ),
+                lambda number: base.Interrupted() if number == 3 else None,
+            )
+            got = [reader.read(length) for length in then]
+            self.assertEqual(b'abcdefghi', b''.join(got))
+            for length, answer in zip(then, got, strict=True):
+                self.assertIn(length, (None, len(answer)))
+
     def test_yields_after_each_empty_chunk(self):
         reader = utils.CooperativeReader([b''] * 5 + [b'abc'])
         self.assertEqual(b'abc', self.assertYields(6, reader.read))

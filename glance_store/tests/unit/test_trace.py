@@ -316,6 +316,15 @@ class TestWithoutHub(Logging, base.TestCase):
             self.assertIn('yields: 0', line)
             self.assertIn(f'{len(data)} bytes', line)
 
+    def test_said_once_whatever_the_size_of_a_chunk(self):
+        it = utils.cooperative_iter([b'a', b'', b'b'])
+        next(it)
+        (line,) = self.new_lines()
+        self.assertIn('no hub', line)
+        self.assertEqual([b'', b'b'], list(it))
+        (line,) = self.new_lines()
+        self.assertIn('ended', line)
+
     def test_hub_whose_interval_is_not_over(self):
         # A thread with a hub is none of those without.
         self.configure(cooperative_yield_interval=1000)

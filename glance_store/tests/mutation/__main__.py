@@ -1,0 +1,338 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether the unit tests notice each small change to the helpers.
+
+Cosmic Ray makes the changes, which are called mutants, in a copy of this
+tree, one at a time. The tests are to fail for every one of them. A mutant
+that does what the original does is listed in ``equivalent.toml``, with the
+reason; any other that passes all tests is a test that is missing.
+"""
+
+import argparse
+import ast
+import collections
+from collections.abc import Iterator
+import faulthandler
+import importlib
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import time
+import tomllib
+from typing import Any
+import unittest
+
+from cosmic_ray import commands
+from cosmic_ray import mutating
+from cosmic_ray import plugins
+from cosmic_ray import work_db
+from cosmic_ray import work_item
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+
+SETTINGS = tomllib.loads((HERE / 'settings.toml').read_text())
+
+# Loaded once, and not again for each mutant.
+PRELOADED = (
+    'eventlet.hubs',
+    'fixtures',
+    'hypothesis.stateful',
+    'oslo_concurrency.lockutils',
+    'oslo_config.fixture',
+    'oslo_log.log',
+    'testtools',
+)
+
+
+class Session:
+    """The mutants and what became of them, in a folder that is kept."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.tree = folder / 'tree'
+        self.log = folder / 'log'
+        self.path = folder / 'session.sqlite'
+
+    def begin(self) -> None:
+        shutil.rmtree(self.tree, ignore_errors=True)
+        self.path.unlink(missing_ok=True)
+        shutil.copytree(
+            ROOT / 'glance_store',
+            self.tree / 'glance_store',
+            ignore=shutil.ignore_patterns('__pycache__'),
+        )
+        common = self.tree / SETTINGS['folder']
+        # Two mutants of one second and one size have the same time stamp. As
+        # there is no such folder, no compiled mutant is taken for another.
+        (common / '__pycache__').touch()
+        modules = sorted(common.glob('*.py'))
+        annotations = {module: _annotations(module) for module in modules}
+        with work_db.use_db(self.path) as db:
+            commands.init(modules, db, {})
+            for item in list(db.work_items):
+                mutation = item.mutations[0]
+                place = (*mutation.start_pos, *mutation.end_pos)
+                if _within(place, annotations[mutation.module_path]):
+                    db.set_result(item.job_id, _result('skipped'))
+
+    def go_on(self, until: float, quick: bool) -> None:
+        """Try the mutants that are left, for as long as there is time."""
+        with work_db.use_db(self.path) as db:
+            pending = [item.job_id for item in db.pending_work_items]
+            items = {item.job_id: item for item in db.work_items}
+            for number, job_id in enumerate(pending):
+                if time.monotonic() > until:
+                    print(f'{len(pending) - number} mutants are left')
+                    return
+                mutation = items[job_id].mutations[0]
+                db.set_result(job_id, self._try(mutation, quick))
+
+    def _try(self, mutation: Any, quick: bool) -> Any:
+        path = mutation.module_path
+        operator = plugins.get_operator(mutation.operator_name)()
+        with mutating.use_mutation(path, operator, mutation.occurrence) as (
+            before,
+            after,
+        ):
+            if after is None:
+                raise RuntimeError(f'no such mutant: {mutation}')
+            name = _name_of(path.stem, mutation, before, after)
+            killed_by = self.run_tests(name, quick)
+        outcome = 'killed' if killed_by else 'survived'
+        return _result('normal', outcome, killed_by, name)
+
+    def run_tests(self, mutant: str, quick: bool) -> str:
+        """Return which test failed, '' if none did."""
+        pid = os.fork()
+        if not pid:
+            _Tests(self.tree, self.log).run(mutant, quick)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:  # a test leaves processes behind if it does not come to its end
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        last = self.log.read_text(errors='replace')
+        lines = [line for line in last.splitlines() if line.startswith('> ')]
+        timeout = ', timeout' if 'Timeout (' in last else ''
+        return f'{lines[-1][2:]}{timeout}' if status else ''
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        with work_db.use_db(self.path) as db:
+            for _, result in db.results:
+                if result.worker_outcome == 'normal':
+                    yield result.diff, result
+
+
+class _Tests:
+    """Run tests in a process that nobody goes on with."""
+
+    def __init__(self, tree: pathlib.Path, log: pathlib.Path) -> None:
+        os.setpgid(0, 0)
+        self.file = log.open('w')
+        for descriptor in (1, 2):
+            os.dup2(self.file.fileno(), descriptor)
+        resource.setrlimit(resource.RLIMIT_AS, (SETTINGS['memory'],) * 2)
+        os.environ.pop('GLANCE_STORE_TALLY', None)
+        os.chdir(tree)
+        # Of this package, all that is imported now is to come from there.
+        sys.path.insert(0, str(tree))
+        for name in [*sys.modules]:
+            if name.partition('.')[0] == 'glance_store':
+                del sys.modules[name]
+
+    def run(self, mutant: str, quick: bool) -> None:
+        status = 1
+        try:
+            good = all(
+                self._passes(name, seconds)
+                for name, seconds in _tests_for(mutant, quick)
+            )
+            status = 0 if good else 1
+        finally:
+            os._exit(status)
+
+    def _passes(self, name: str, seconds: int) -> bool:
+        print('>', name, file=self.file, flush=True)
+        self._hurry(seconds)
+        tests = unittest.defaultTestLoader.loadTestsFromName(
+            f'glance_store.tests.unit.{name}'
+        )
+        result = unittest.TestResult()
+        result.failfast = True
+        for test in _each(tests):
+            print('>', test.id(), file=self.file, flush=True)
+            self._hurry(seconds)
+            test.run(result)
+            if not result.wasSuccessful():
+                for _, text in result.errors + result.failures:
+                    print(text, file=self.file, flush=True)
+                return False
+        return True
+
+    def _hurry(self, seconds: int) -> None:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=self.file)
+
+
+def _each(tests: Any) -> Iterator[Any]:
+    for test in tests:
+        if isinstance(test, unittest.TestSuite):
+            yield from _each(test)
+        else:
+            yield test
+
+
+def _tests_for(mutant: str, quick: bool) -> list[tuple[str, int]]:
+    groups = SETTINGS['tests']
+    tests = {
+        name: group['seconds'] for group in groups for name in group['modules']
+    }
+    first = [
+        name
+        for place, names in SETTINGS['first'].items()
+        for name in names
+        if mutant.startswith(place)
+    ]
+    then = groups[0]['modules'] if quick else tests
+    return [(name, tests[name]) for name in dict.fromkeys([*first, *then])]
+
+
+def _result(
+    worker: str, outcome: Any = None, output: Any = None, name: Any = None
+) -> Any:
+    return work_item.WorkResult(
+        worker_outcome=worker,
+        output=output,
+        test_outcome=outcome,
+        diff=name,
+    )
+
+
+# Where a node is: lines counted from 1, columns from 0, the end excluded.
+_Place = tuple[int, int, int, int]
+
+
+def _place(node: Any) -> _Place:
+    return (
+        node.lineno,
+        node.col_offset,
+        node.end_lineno,
+        node.end_col_offset,
+    )
+
+
+def _within(place: _Place, others: list[_Place]) -> bool:
+    return any(
+        other[:2] <= place[:2] and place[2:] <= other[2:] for other in others
+    )
+
+
+def _annotations(path: pathlib.Path) -> list[_Place]:
+    """Return where the annotations are, of which nothing is run."""
+    return [
+        _place(note)
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in ('annotation', 'returns')
+        if (note := getattr(node, name, None)) is not None
+    ]
+
+
+def _definition(source: str, place: _Place) -> str:
+    """Return the name of what a place is in the middle of."""
+    names = [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and _within(place, [_place(node)])
+    ]
+    return '.'.join(names)
+
+
+def _name_of(module: str, mutation: Any, before: str, after: str) -> str:
+    """Return what to call a mutant, wherever in its file it may move."""
+    place = (*mutation.start_pos, *mutation.end_pos)
+    old, new = before.splitlines(), after.splitlines()
+    while old and new and old[0] == new[0]:
+        del old[0], new[0]
+    while old and new and old[-1] == new[-1]:
+        del old[-1], new[-1]
+    texts = [' '.join(map(str.strip, lines)) for lines in (old, new)]
+    definition = _definition(before, place)
+    return f'{module} {definition}: {texts[0]} -> {texts[1]}'
+
+
+def equivalents() -> dict[str, str]:
+    """Return the mutants that nothing can tell apart, with the reason."""
+    listed = tomllib.loads((HERE / 'equivalent.toml').read_text())
+    return {
+        mutant: group['reason']
+        for group in listed['equivalent']
+        for mutant in group['mutants']
+    }
+
+
+def report(session: Session) -> bool:
+    """Print what became of the mutants; tell whether all is well."""
+    listed = equivalents()
+    figures: collections.Counter[str] = collections.Counter()
+    survivors = []
+    for name, result in session.results():
+        survived = not result.is_killed
+        if survived:
+            survivors.append(name)
+        figures['mutants'] += 1
+        figures['killed'] += not survived
+        figures['killed by a time limit'] += 'timeout' in (result.output or '')
+        figures['listed as equivalent'] += survived and name in listed
+    unlisted = sorted(name for name in survivors if name not in listed)
+    killed = sorted(set(listed) - set(survivors))
+    for name in unlisted:
+        print('survived, and is not listed:', repr(name))
+    for name in killed:
+        print('listed, and did not survive:', repr(name))
+    for kind, number in figures.items():
+        print(f'{number:6} {kind}')
+    print(f'{len(unlisted):6} survived, and are not listed')
+    return not unlisted and not killed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog='mutation')
+    parser.add_argument('folder', type=pathlib.Path)
+    parser.add_argument(
+        '--go-on', action='store_true', help='go on where a run was ended'
+    )
+    parser.add_argument(
+        '--minutes', type=float, default=float('inf'), help='stop after these'
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='leave out the slow tests'
+    )
+    args = parser.parse_args()
+    until = time.monotonic() + 60 * args.minutes
+    for module in PRELOADED:
+        importlib.import_module(module)
+    session = Session(args.folder.resolve())
+    if not args.go_on:
+        session.begin()
+        if failed := session.run_tests('', args.quick):
+            print('without any mutant, this fails:', failed)
+            return 1
+    session.go_on(until, args.quick)
+    return 0 if report(session) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
