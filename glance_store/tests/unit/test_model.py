@@ -34,6 +34,7 @@ import types
 from typing import Any, NamedTuple
 
 import eventlet
+from eventlet import event
 from eventlet import hubs
 from eventlet import tpool
 import fixtures
@@ -140,7 +141,7 @@ class Source:
     - ``switch``: it waits for something, and other green threads run
     - ``raise``: it fails, and goes on when it is asked again
     - ``dead``: it fails, now and whenever it is asked again
-    - ``wrong``: the chunk is no image data
+    - ``wrong``: the chunk is no image data, but others that are come after it
     """
 
     def __init__(self, data: Any, events: list[str], clock: Clock) -> None:
@@ -151,15 +152,17 @@ class Source:
         self.nones = 0
         # What it raised and nobody has seen yet.
         self.raised: list[BaseException] = []
-        # Why nothing more will come, where that is so.
+        # Why nothing more is to be handed out, where that is so.
         self.ended = ''
+        # How many bytes are to be handed out, as far as is known.
+        self.limit = len(data)
         self._events = iter(events)
         self._clock = clock
 
-    @property
-    def limit(self) -> int:
-        """How many bytes there are of it, as far as is known."""
-        return self.position if self.ended else len(self.data)
+    def end(self, why: str) -> None:
+        if not self.ended:
+            self.ended = why
+            self.limit = self.position
 
     @property
     def over(self) -> bool:
@@ -169,9 +172,10 @@ class Source:
         """Let happen what comes next, and return its name."""
         if self.inside:
             raise AssertionError('entered twice')
-        event = self.ended or next(self._events, '')
+        dead = self.ended == 'dead'
+        event = 'dead' if dead else next(self._events, '')
         if event in ('dead', 'wrong'):
-            self.ended = event
+            self.end(event)
         if event in ('dead', 'raise'):
             self.raised.append(SourceError(event, self.position))
             raise self.raised[-1]
@@ -227,7 +231,7 @@ class Items(Source):
         return self
 
     def __next__(self) -> Any:
-        if not self._cuts and not self.ended:
+        if not self._cuts and self.ended != 'dead':
             raise StopIteration
         if self.event() == 'wrong':
             return 'text'
@@ -263,7 +267,7 @@ class Generated(Items):
             while self._cuts:
                 yield super().__next__()
         finally:
-            self.ended = self.ended or 'generator'
+            self.end('generator')
             self.closed += 1
 
 
@@ -307,6 +311,8 @@ class Kind(NamedTuple):
     holds: bool = False
     # Whether the items are the very ones of the source.
     items: bool = False
+    # Whether its source is a stream that refuses what it would let wait.
+    nested: bool = False
 
 
 def _read(fd):
@@ -342,6 +348,7 @@ ALL_KINDS = {
         iterates=False,
         closes=False,
         holds=True,
+        nested=True,
     ),
     'chunks of a reader': _CHUNKS._replace(
         make=lambda items, *size: utils.chunkreadable(
@@ -366,11 +373,15 @@ class Call:
         self.answer: Any = None
         self.error: BaseException | None = None
         self.returned = False
+        self.judged = event.Event()
 
-    def begin(self, returned: list['Call']) -> None:
+    def begin(self, returned: list['Call'], strayed: list['Call']) -> None:
         def run() -> None:
             self.run()
             returned.append(self)
+            # What an interrupted yield left on the hub would end this wait.
+            if self.judged.wait() is not self:
+                strayed.append(self)
 
         self.green_thread = eventlet.spawn(run)
         eventlet.sleep(0)
@@ -488,6 +499,8 @@ class Streams(stateful.RuleBasedStateMachine):
         self.clock = self.test.clock
         self.under_way = []
         self.returned = []
+        # Whose green threads were woken up by what was not for them.
+        self.strayed = []
 
     # What can happen
 
@@ -542,6 +555,22 @@ class Streams(stateful.RuleBasedStateMachine):
         call.func = run
         self.begin_call(call)
 
+    @step(first=asked, second=asked)
+    def call_in_the_middle_of_another(self, first, second):
+        self.finish()
+        call = self.call_for(first)
+        self.begin_call(call)
+        other = self.call_for(second)
+        if call.returned or not self.excludes(call, other):
+            return
+        # As if it had not been made: the first one is still alone.
+        position = self.source.position
+        with self.test.tally.case('model: overlapping reads refused'):
+            other.run()
+            self.test.assertIsInstance(other.error, RuntimeError)
+            self.test.assertEqual(position, self.source.position)
+        self.finish()
+
     @step(number=turns)
     def others_run(self, number):
         self.take_turns(number)
@@ -560,7 +589,8 @@ class Streams(stateful.RuleBasedStateMachine):
     @step(asks=asked, alone=strategies.booleans())
     def call_on_a_native_thread(self, asks, alone):
         # Inside of a source there must not be two at the same instant.
-        if alone or self.source.inside or self.kinds is FILE_KINDS:
+        inside = self.source.inside or self.kind.nested
+        if alone or inside or self.kinds is FILE_KINDS:
             self.finish()
         self.on_a_native_thread(self.call_for(asks), Call.run)
 
@@ -624,6 +654,11 @@ class Streams(stateful.RuleBasedStateMachine):
             'read', size, functools.partial(self.stream.read, *arguments)
         )
 
+    def excludes(self, call, other):
+        """Tell whether a call refuses another one in the middle of it."""
+        has_size = call.size is not None or other.size is not None
+        return self.kind.chunks or self.kind.exact and has_size
+
     def close(self, number, interruption):
         """Close the stream, whatever is under way, and once more after it."""
         self.closing = True
@@ -641,7 +676,7 @@ class Streams(stateful.RuleBasedStateMachine):
     def begin_call(self, call):
         self.meet(call)
         self.under_way.append(call)
-        call.begin(self.returned)
+        call.begin(self.returned, self.strayed)
 
     def meet(self, call):
         self.judge()
@@ -690,6 +725,11 @@ class Streams(stateful.RuleBasedStateMachine):
         if not self.is_held(call):
             self.test.assertEqual([], self.left())
         self.test.assertEqual([], self.source.raised)
+        # Whatever the source still has, nothing comes after its end.
+        self.begin_call(self.call_for('next'))
+        self.finish()
+        self.take_turns()
+        self.judge()
 
     def is_last(self, call):
         if call.error is None:
@@ -727,7 +767,9 @@ class Streams(stateful.RuleBasedStateMachine):
         while self.returned:
             call = self.returned.pop(0)
             self.under_way.remove(call)
+            call.judged.send(call)
             self.judge_call(call)
+        self.test.assertEqual([], self.strayed)
 
     def judge_call(self, call):
         error = call.error
