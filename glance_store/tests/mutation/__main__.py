@@ -22,6 +22,7 @@ import argparse
 import ast
 import collections
 from collections.abc import Iterator
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -128,11 +129,12 @@ class Session:
                 os._exit(0 if good else 1)
             finally:
                 os._exit(1)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        try:  # a test leaves processes behind if it does not come to its end
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        try:
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            # What a test that did not come to its end leaves behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         last = self.log.read_text(errors='replace')
         lines = [line for line in last.splitlines() if line.startswith('> ')]
         timeout = ', timeout' if 'Timeout (' in last else ''
