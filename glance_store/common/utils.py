@@ -838,7 +838,7 @@ class CooperativeReader:
         finally:
             self._under_way -= 1
 
-    def _next_chunk(self, _: int = 0) -> bytes:
+    def _next_chunk(self, _: int | None = None) -> bytes:
         """Return the next chunk that is not empty, b'' at the end."""
         for chunk in self._chunks:
             if chunk:

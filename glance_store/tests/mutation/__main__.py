@@ -22,6 +22,7 @@ import argparse
 import ast
 import collections
 from collections.abc import Iterator
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -68,6 +69,7 @@ class Session:
 
     def begin(self) -> None:
         shutil.rmtree(self.tree, ignore_errors=True)
+        self.tree.mkdir(parents=True)
         self.path.unlink(missing_ok=True)
         shutil.copytree(
             ROOT / 'glance_store',
@@ -88,17 +90,21 @@ class Session:
                 if _within(place, annotations[mutation.module_path]):
                     db.set_result(item.job_id, _result('skipped'))
 
-    def go_on(self, until: float, quick: bool) -> None:
-        """Try the mutants that are left, for as long as there is time."""
+    def go_on(self, until: float, quick: bool) -> bool:
+        """Try the mutants that are left; tell whether there was the time."""
         with work_db.use_db(self.path) as db:
-            pending = [item.job_id for item in db.pending_work_items]
-            items = {item.job_id: item for item in db.work_items}
-            for number, job_id in enumerate(pending):
-                if time.monotonic() > until:
-                    print(f'{len(pending) - number} mutants are left')
-                    return
-                mutation = items[job_id].mutations[0]
+            pending = {
+                item.job_id: item.mutations[0]
+                for item in db.pending_work_items
+            }
+            while pending and time.monotonic() < until:
+                # The modules from the last to the first: utils is first.
+                job_id = max(pending, key=lambda job: pending[job].module_path)
+                mutation = pending.pop(job_id)
                 db.set_result(job_id, self._try(mutation, quick))
+        if pending:
+            print(f'{len(pending)} mutants are left')
+        return not pending
 
     def _try(self, mutation: Any, quick: bool) -> Any:
         path = mutation.module_path
@@ -118,12 +124,17 @@ class Session:
         """Return which test failed, '' if none did."""
         pid = os.fork()
         if not pid:
-            _Tests(self.tree, self.log).run(mutant, quick)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        try:  # a test leaves processes behind if it does not come to its end
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+            try:
+                good = _Tests(self.tree, self.log).pass_with(mutant, quick)
+                os._exit(0 if good else 1)
+            finally:
+                os._exit(1)
+        try:
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            # What a test that did not come to its end leaves behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         last = self.log.read_text(errors='replace')
         lines = [line for line in last.splitlines() if line.startswith('> ')]
         timeout = ', timeout' if 'Timeout (' in last else ''
@@ -153,34 +164,33 @@ class _Tests:
             if name.partition('.')[0] == 'glance_store':
                 del sys.modules[name]
 
-    def run(self, mutant: str, quick: bool) -> None:
-        status = 1
-        try:
-            good = all(
-                self._passes(name, seconds)
-                for name, seconds in _tests_for(mutant, quick)
-            )
-            status = 0 if good else 1
-        finally:
-            os._exit(status)
+    def pass_with(self, mutant: str, quick: bool) -> bool:
+        return all(
+            self._passes(name, seconds, late)
+            for late in ([False] if quick else [False, True])
+            for name, seconds in _tests_for(mutant, quick)
+        )
 
-    def _passes(self, name: str, seconds: int) -> bool:
+    def _passes(self, name: str, seconds: int, late: bool) -> bool:
         print('>', name, file=self.file, flush=True)
         self._hurry(seconds)
         tests = unittest.defaultTestLoader.loadTestsFromName(
             f'glance_store.tests.unit.{name}'
         )
+        return all(
+            self._succeeds(test, seconds)
+            for test in _each(tests)
+            if test.id().endswith(tuple(SETTINGS['late'])) is late
+        )
+
+    def _succeeds(self, test: Any, seconds: int) -> bool:
+        print('>', test.id(), file=self.file, flush=True)
+        self._hurry(seconds)
         result = unittest.TestResult()
-        result.failfast = True
-        for test in _each(tests):
-            print('>', test.id(), file=self.file, flush=True)
-            self._hurry(seconds)
-            test.run(result)
-            if not result.wasSuccessful():
-                for _, text in result.errors + result.failures:
-                    print(text, file=self.file, flush=True)
-                return False
-        return True
+        test.run(result)
+        for _, text in result.errors + result.failures:
+            print(text, file=self.file, flush=True)
+        return result.wasSuccessful()
 
     def _hurry(self, seconds: int) -> None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=self.file)
@@ -287,25 +297,27 @@ def report(session: Session) -> bool:
     """Print what became of the mutants; tell whether all is well."""
     listed = equivalents()
     figures: collections.Counter[str] = collections.Counter()
-    survivors = []
+    names: dict[bool, set[str]] = {True: set(), False: set()}
     for name, result in session.results():
-        survived = not result.is_killed
-        if survived:
-            survivors.append(name)
-        figures['mutants'] += 1
-        figures['killed'] += not survived
-        figures['killed by a time limit'] += 'timeout' in (result.output or '')
-        figures['listed as equivalent'] += survived and name in listed
-    unlisted = sorted(name for name in survivors if name not in listed)
-    killed = sorted(set(listed) - set(survivors))
-    for name in unlisted:
-        print('survived, and is not listed:', repr(name))
-    for name in killed:
-        print('listed, and did not survive:', repr(name))
+        names[result.is_killed].add(name)
+        figures['mutants tried'] += 1
+        figures['killed'] += result.is_killed
+        figures['of these by a time limit'] += 'timeout' in result.output
+        figures['survived'] += not result.is_killed
+        figures['of these equivalent'] += (
+            not result.is_killed and name in listed
+        )
+    survived = names[False]
+    wrong = {
+        'survived, and is not listed': survived - set(listed),
+        'listed, and was killed': (names[True] - survived) & set(listed),
+    }
+    for what, mutants in wrong.items():
+        for name in sorted(mutants):
+            print(f'{what}: {name!r}')
     for kind, number in figures.items():
         print(f'{number:6} {kind}')
-    print(f'{len(unlisted):6} survived, and are not listed')
-    return not unlisted and not killed
+    return not any(wrong.values())
 
 
 def main() -> int:
@@ -330,8 +342,8 @@ def main() -> int:
         if failed := session.run_tests('', args.quick):
             print('without any mutant, this fails:', failed)
             return 1
-    session.go_on(until, args.quick)
-    return 0 if report(session) else 1
+    complete = session.go_on(until, args.quick)
+    return 0 if report(session) and complete else 1
 
 
 if __name__ == '__main__':
