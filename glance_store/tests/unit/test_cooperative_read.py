@@ -241,8 +241,10 @@ class TestInterrupted(base.HubTestCase):
                 return super().read(size)
 
         for asked, then in ((3, 7), (7, 3), (3, 3)):
-            read = self.interrupted(Source(b'abcdefghij'), size=asked)
+            fd = Source(b'abcdefghij')
+            read = self.interrupted(fd, size=asked)
             self.assertEqual(b'abcdefghij'[:then], read(size=then))
+            self.assertEqual(max(asked, then), fd.position)
             self.assertEqual(b'abcdefghij'[then:], read())
 
     def test_text(self):
