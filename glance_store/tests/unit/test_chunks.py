@@ -289,6 +289,25 @@ class TestChunkiter(base.TestCase):
         self.assertIs(failure, self.assertRaises(OSError, next, chunks))
         self.assertEqual([b'abc', b'd'], list(chunks))
 
+    def test_exception_between_the_parts_of_a_chunk(self):
+        # After a chunk that was an answer as it stood.
+        fp = base.Answering(b'abcd', b'ef', OSError(), b'ghij', b'')
+        chunks = utils.chunkiter(fp, 4)
+        self.assertEqual(b'abcd', next(chunks))
+        self.assertRaises(OSError, next, chunks)
+        self.assertEqual([b'efgh', b'ij'], list(chunks))
+
+    def test_more_than_asked_beside_whole_chunks(self):
+        for answers in (
+            (b'abcd', b'efghij', b''),
+            (b'abcdef', b'ghij', b''),
+            (b'abcdefghij', b''),
+        ):
+            fp = base.Answering(*answers)
+            self.assertEqual(
+                [b'abcd', b'efgh', b'ij'], list(utils.chunkiter(fp, 4))
+            )
+
     def test_source_is_not_closed(self):
         fp = base.Reading(DATA)
         chunks = utils.chunkiter(fp, 100)

@@ -481,6 +481,16 @@ class TestShared(base.HubTestCase):
                 self.assertLessEqual(max(map(len, got)), then)
                 self.assertEqual(self.DATA[:16], b''.join(got))
 
+    def test_answer_that_another_one_got_in_the_meantime(self):
+        # With what a third one left, and before the first comes back for it.
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        first = eventlet.spawn(read, 3)
+        left = eventlet.spawn(read, 3)
+        self.hub.schedule_call_global(0, left.throw)
+        other = eventlet.spawn(read, 6)
+        self.assertEqual(self.DATA[:6], other.wait())
+        self.assertEqual(self.DATA[6:9], first.wait())
+
     def test_source_that_does_not_like_to_be_shared(self):
         # As eventlet's sockets: two green threads that wait for one are an
         # error.
