@@ -182,6 +182,17 @@ class TestChunkiter(base.TestCase):
         out.close()
         self.assertEqual([b'gh'], list(chunks))
 
+    def test_buffer_of_no_file_with_nothing_yet(self):
+        class Nothing(io.RawIOBase):
+            def readable(self):
+                return True
+
+            def readinto(self, buffer):
+                return None
+
+        chunks = utils.chunkiter(io.BufferedReader(Nothing()), 4)
+        self.assertRaises(BlockingIOError, next, chunks)
+
     def test_source_that_answers_more_than_asked(self):
         fp = base.Answering(b'abcdefgh', b'ij', b'')
         self.assertEqual(

@@ -481,6 +481,14 @@ class TestShared(base.HubTestCase):
                 self.assertLessEqual(max(map(len, got)), then)
                 self.assertEqual(self.DATA[:16], b''.join(got))
 
+    def test_one_comes_back_to_what_an_interrupted_one_left(self):
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        first = eventlet.spawn(read, 10)
+        second = eventlet.spawn(read, 3)
+        self.hub.schedule_call_global(0, first.throw)
+        self.assertEqual(self.DATA[:3], second.wait())
+        self.assertEqual(self.DATA[3:13], read(10))
+
     def test_answer_that_another_one_got_in_the_meantime(self):
         # With what a third one left, and before the first comes back for it.
         read = utils.cooperative_read(base.Reading(self.DATA))
