@@ -481,6 +481,14 @@ class TestShared(base.HubTestCase):
                 self.assertLessEqual(max(map(len, got)), then)
                 self.assertEqual(self.DATA[:16], b''.join(got))
 
+    def test_each_gets_what_was_read_for_it(self):
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        for at in range(0, 60, 6):
+            first = eventlet.spawn(read, 3)
+            second = eventlet.spawn(read, 3)
+            self.assertEqual(self.DATA[at : at + 3], first.wait())
+            self.assertEqual(self.DATA[at + 3 : at + 6], second.wait())
+
     def test_one_comes_back_to_what_an_interrupted_one_left(self):
         read = utils.cooperative_read(base.Reading(self.DATA))
         first = eventlet.spawn(read, 10)
