@@ -182,6 +182,17 @@ class TestChunkiter(base.TestCase):
         out.close()
         self.assertEqual([b'gh'], list(chunks))
 
+    def test_buffer_of_no_file_with_nothing_yet(self):
+        class Nothing(io.RawIOBase):
+            def readable(self):
+                return True
+
+            def readinto(self, buffer):
+                return None
+
+        chunks = utils.chunkiter(io.BufferedReader(Nothing()), 4)
+        self.assertRaises(BlockingIOError, next, chunks)
+
     def test_source_that_answers_more_than_asked(self):
         fp = base.Answering(b'abcdefgh', b'ij', b'')
         self.assertEqual(
@@ -288,6 +299,25 @@ class TestChunkiter(base.TestCase):
         chunks = utils.chunkiter(fp, 3)
         self.assertIs(failure, self.assertRaises(OSError, next, chunks))
         self.assertEqual([b'abc', b'd'], list(chunks))
+
+    def test_exception_between_the_parts_of_a_chunk(self):
+        # After a chunk that was an answer as it stood.
+        fp = base.Answering(b'abcd', b'ef', OSError(), b'ghij', b'')
+        chunks = utils.chunkiter(fp, 4)
+        self.assertEqual(b'abcd', next(chunks))
+        self.assertRaises(OSError, next, chunks)
+        self.assertEqual([b'efgh', b'ij'], list(chunks))
+
+    def test_more_than_asked_beside_whole_chunks(self):
+        for answers in (
+            (b'abcd', b'efghij', b''),
+            (b'abcdef', b'ghij', b''),
+            (b'abcdefghij', b''),
+        ):
+            fp = base.Answering(*answers)
+            self.assertEqual(
+                [b'abcd', b'efgh', b'ij'], list(utils.chunkiter(fp, 4))
+            )
 
     def test_source_is_not_closed(self):
         fp = base.Reading(DATA)

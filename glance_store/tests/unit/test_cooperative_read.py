@@ -241,8 +241,10 @@ class TestInterrupted(base.HubTestCase):
                 return super().read(size)
 
         for asked, then in ((3, 7), (7, 3), (3, 3)):
-            read = self.interrupted(Source(b'abcdefghij'), size=asked)
+            fd = Source(b'abcdefghij')
+            read = self.interrupted(fd, size=asked)
             self.assertEqual(b'abcdefghij'[:then], read(size=then))
+            self.assertEqual(max(asked, then), fd.position)
             self.assertEqual(b'abcdefghij'[then:], read())
 
     def test_text(self):
@@ -478,6 +480,32 @@ class TestShared(base.HubTestCase):
                 got = list(base.calls(lambda read=read, n=then: read(n), []))
                 self.assertLessEqual(max(map(len, got)), then)
                 self.assertEqual(self.DATA[:16], b''.join(got))
+
+    def test_each_gets_what_was_read_for_it(self):
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        for at in range(0, 60, 6):
+            first = eventlet.spawn(read, 3)
+            second = eventlet.spawn(read, 3)
+            self.assertEqual(self.DATA[at : at + 3], first.wait())
+            self.assertEqual(self.DATA[at + 3 : at + 6], second.wait())
+
+    def test_one_comes_back_to_what_an_interrupted_one_left(self):
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        first = eventlet.spawn(read, 10)
+        second = eventlet.spawn(read, 3)
+        self.hub.schedule_call_global(0, first.throw)
+        self.assertEqual(self.DATA[:3], second.wait())
+        self.assertEqual(self.DATA[3:13], read(10))
+
+    def test_answer_that_another_one_got_in_the_meantime(self):
+        # With what a third one left, and before the first comes back for it.
+        read = utils.cooperative_read(base.Reading(self.DATA))
+        first = eventlet.spawn(read, 3)
+        left = eventlet.spawn(read, 3)
+        self.hub.schedule_call_global(0, left.throw)
+        other = eventlet.spawn(read, 6)
+        self.assertEqual(self.DATA[:6], other.wait())
+        self.assertEqual(self.DATA[6:9], first.wait())
 
     def test_source_that_does_not_like_to_be_shared(self):
         # As eventlet's sockets: two green threads that wait for one are an

@@ -280,6 +280,16 @@ class TestOffload(base.TestCase):
         """)
         self.assertEqual({'done': [True]}, facts)
 
+    def test_read_of_nothing_takes_no_thread(self):
+        facts = self.run_test("""
+        storage = Storage()
+        storage.let()
+        nothing = utils.cooperative_read(storage)(0)
+        here = storage.threads == [native.get_ident()]
+        answer(nothing=nothing == b'', here=here)
+        """)
+        self.assertEqual({'nothing': True, 'here': True}, facts)
+
     def test_after_a_fork(self):
         # Its threads are gone in the child, and nobody would ever answer.
         facts = self.run_test("""

@@ -316,6 +316,10 @@ class TestWithoutHub(Logging, base.TestCase):
             self.assertIn('yields: 0', line)
             self.assertIn(f'{len(data)} bytes', line)
 
+    def test_lines_where_nobody_imported_eventlet(self):
+        self.useFixture(base.NotImported())
+        self.test_lines()
+
     def test_said_once_whatever_the_size_of_a_chunk(self):
         it = utils.cooperative_iter([b'a', b'', b'b'])
         next(it)
