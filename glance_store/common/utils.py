@@ -699,7 +699,7 @@ class _OffloadedReads(_Reads):
             return
         self._job = None
         answer = job.result()
-        if answer is None and self._kept:  # nothing to add to it yet
+        if not answer and self._kept:  # nothing to add to it
             return
         self._left = _NOTHING_LEFT if self._kept else (answer, *job.asked)
         self._kept.append(answer)

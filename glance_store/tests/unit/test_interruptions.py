@@ -23,9 +23,14 @@ each run, every byte has come out once, in order.
 import functools
 import io
 import logging
+import os
+import threading
+import unittest
 
 import eventlet
+from eventlet import event
 from eventlet import timeout as eventlet_timeout
+from eventlet import tpool
 import fixtures
 import greenlet
 
@@ -632,6 +637,258 @@ class TestRealTimeouts(base.HubTestCase):
     def test_chunks_of_a_reader(self):
         chunks = utils.chunkreadable(utils.CooperativeReader(pieces()), 60)
         self.consume(lambda: next(chunks))
+
+
+class Pool(fixtures.Fixture):
+    """eventlet's pool, of one thread, which is kept busy between two reads.
+
+    So it is known when a read is made, and its answer there for the hub.
+    """
+
+    def _setUp(self):
+        tpool.setup()
+        self.addCleanup(tpool.killall)
+        self._hold()
+        # Not that of the first time.
+        self.addCleanup(lambda: self._go_on.release())
+
+    def _hold(self):
+        held = threading.Semaphore(0)
+        self._go_on = threading.Semaphore(0)
+
+        def wait(go_on=self._go_on):
+            held.release()
+            go_on.acquire()
+
+        # As tpool.execute does it, but nobody waits for the answer.
+        tpool._reqq.put((event.Event(), wait, (), {}))
+        if not held.acquire(timeout=base.HANGING):
+            raise AssertionError('a read hangs')
+
+    def let_through(self):
+        """Have all reads made for which anybody has asked the pool."""
+        self._go_on.release()
+        self._hold()
+
+
+class Noting(io.FileIO):
+    """A regular file that notes which native threads have read it."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.threads = set()
+
+    def _note(self):
+        self.threads.add(threading.get_ident())
+
+    def read(self, *args):
+        self._note()
+        return super().read(*args)
+
+    def readall(self):
+        self._note()
+        return super().readall()
+
+    def readinto(self, buffer):
+        self._note()
+        return super().readinto(buffer)
+
+
+class Offloading:
+    """What runs in a process of its own: a pool answers one hub of it only.
+
+    A read that is asked for is made two turns later, so that there are points
+    before it is made, when its answer has come to the hub, and after that.
+    """
+
+    DATA = bytes(range(200 if base.STRESS else 40))
+
+    def setUp(self):
+        super().setUp()
+        self.configure(offload_file_reads=True)
+        self.pool = self.useFixture(Pool())
+        folder = self.useFixture(fixtures.TempDir()).path
+        self.path = os.path.join(folder, 'image')
+        with open(self.path, 'wb') as file:
+            file.write(self.DATA)
+        self.raw = self.opened()
+        self.addCleanup(self.see_who_read)
+
+    def opened(self):
+        file = Noting(self.path)
+        self.addCleanup(file.close)
+        return file
+
+    def see_who_read(self):
+        self.assertEqual(1, len(self.raw.threads))
+        self.assertNotIn(threading.get_ident(), self.raw.threads)
+
+    def letting(self, interrupt):
+        def let_and_interrupt(number):
+            if number % 2 == 0:
+                self.pool.let_through()
+            return interrupt(number)
+
+        return let_and_interrupt
+
+
+class OffloadedReads(Interruptions, Offloading):
+    def expected(self):
+        return self.DATA
+
+    def file(self):
+        """Return the file at its beginning, as bare as the system has it."""
+        self.raw.seek(0)
+        return self.raw
+
+    def run_with(self, interrupt):
+        return super().run_with(self.letting(interrupt))
+
+    def stream(self):
+        read = utils.cooperative_read(self.file())
+        return lambda: read(9)
+
+
+class OffloadedReadAll(OffloadedReads):
+    def stream(self):
+        read = utils.cooperative_read(self.file())
+        return lambda: read(-1)
+
+
+class OffloadedReadChanging(ChangingSizes, OffloadedReads):
+    def stream(self):
+        return self.changing(utils.cooperative_read(self.file()))
+
+
+class OffloadedReadsOfText(OffloadedReads):
+    def expected(self):
+        return self.DATA.decode('latin-1')
+
+    def stream(self):
+        file = io.TextIOWrapper(
+            io.BufferedReader(self.opened_again(), 8),
+            encoding='latin-1',
+            newline='',
+        )
+        read = utils.cooperative_read(file)
+        return lambda: read(9)
+
+    def opened_again(self):
+        # The layers above it close it when they are gone.
+        again = Noting(self.path)
+        again.threads = self.raw.threads
+        return again
+
+
+class OffloadedReaderBoth(OffloadedReads):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        reader = utils.CooperativeReader(self.file())
+        steps = [lambda: next(reader), lambda: reader.read(5)] * 100
+        return lambda: steps.pop()()
+
+
+class OffloadedIteration(OffloadedReads):
+    def stream(self):
+        self.configure(default_chunk_size=9)
+        reader = utils.CooperativeReader(self.file())
+        return utils.cooperative_iter(reader).__next__
+
+
+class OffloadedChunks(OffloadedReads):
+    def test_traced(self):
+        # It has no trace: it does not yield by itself.
+        self.logger = self.capture_log(logging.DEBUG)
+        self.at_each(base.never)
+        self.assertEqual([], self.lines('DEBUG'))
+
+    def stream(self):
+        return utils.chunkreadable(self.file(), 25).__next__
+
+
+class OffloadedClose(Offloading):
+    """A close waits for the read that was left behind, interrupted or not."""
+
+    def test_at_each_point(self):
+        for make in base.INTERRUPTIONS.values():
+            yields = self.close_with_a_throw_at(0, make).yields
+            self.assertGreater(yields, 1)
+            for at in range(1, yields + 1):
+                with self.tally.case(POINTS):
+                    run = self.close_with_a_throw_at(at, make)
+                    self.assertEqual(1, len(run.thrown))
+
+    def close_with_a_throw_at(self, at, make):
+        self.raw = self.opened()
+        reader = utils.CooperativeReader(self.raw)
+        left = base.Run(
+            lambda: self.assertRaises(base.Interrupted, reader.read, 9),
+            lambda number: base.Interrupted(),
+        )
+        self.assertEqual(1, left.yields)
+        self.assertEqual(set(), self.raw.threads)
+        caught = []
+        run = base.Run(
+            functools.partial(base.insist, reader.close, caught),
+            self.letting(lambda number: make() if number == at else None),
+        )
+        self.assertEqual(run.thrown, caught)
+        self.assertTrue(self.raw.closed)
+        self.see_who_read()
+        return run
+
+
+OFFLOADED = (
+    OffloadedReads,
+    OffloadedReadAll,
+    OffloadedReadChanging,
+    OffloadedReadsOfText,
+    OffloadedReaderBoth,
+    OffloadedIteration,
+    OffloadedChunks,
+    OffloadedClose,
+)
+
+
+class TestOffloaded(base.TestCase):
+    def test_in_a_process_of_its_own(self):
+        code = """
+        import json
+
+        import testtools
+
+        from glance_store.tests.unit import test_interruptions
+
+        result = testtools.TestResult()
+        tried = test_interruptions.run_offloaded(result)
+        print(json.dumps({
+            'tests': result.testsRun,
+            'tried': tried,
+            'problems': [text for _, text in result.errors + result.failures],
+        }))
+        """
+        facts = base.run_python(
+            code,
+            EVENTLET_THREADPOOL_SIZE='1',
+            GLANCE_STORE_STRESS='1' if base.STRESS else '',
+        )
+        with self.tally.case(f'{POINTS}, offloaded', facts['tried']):
+            self.assertEqual([], facts['problems'])
+        self.assertGreater(facts['tests'], 50)
+        self.assertGreater(facts['tried'], 1000)
+
+
+def run_offloaded(result):
+    """Run the tests of what is offloaded; return how many points there are."""
+    tried = 0
+    for tests in OFFLOADED:
+        # Not before: what looks for tests in this module is to find none.
+        case = type(tests.__name__, (tests, base.HubTestCase), {})
+        for name in unittest.TestLoader().getTestCaseNames(case):
+            test = case(name)
+            test.run(result)
+            tried += test.tally.tried[POINTS]
+    return tried
 
 
 class TestTimer(base.HubTestCase):

@@ -118,6 +118,24 @@ class TestOffload(base.TestCase):
         (opt,) = [o for o in opts.OPTS if o.name == 'offload_file_reads']
         self.assertIs(False, opt.default)
 
+    def test_end_comes_though_each_turn_is_interrupted(self):
+        # Each call asks for another size, so it is not the one interrupted.
+        code = """
+        from glance_store.tests.unit import base
+
+        storage = Storage()
+        storage.seek(0, os.SEEK_END)
+        storage.let(20)
+        read = utils.cooperative_read(storage)
+        sizes = iter(range(1, 1_000_000))
+        run = base.Run(
+            lambda: base.insist(lambda: read(next(sizes)), []),
+            lambda _: base.never() if len(storage.threads) < 10 else None,
+        )
+        answer(got=run.answer == b'', reads=len(storage.threads))
+        """
+        self.assertEqual({'got': True, 'reads': 2}, self.run_test(code))
+
     def test_hub_runs_while_a_read_waits(self):
         code = """
         storage = Storage()
