@@ -746,8 +746,10 @@ class Streams(stateful.RuleBasedStateMachine):
         """
         if self.source.ended not in ('dead', 'wrong'):
             return False
-        exact = self.kind.exact or self.kind.holds
-        return exact and len(self.left()) < self.wanted(call, 0)
+        if not (self.kind.exact or self.kind.holds or self.kind.file):
+            return False
+        wanted = self.wanted(call, self.chunk_size if self.kind.file else 0)
+        return len(self.left()) < wanted
 
     def wanted(self, call, otherwise):
         """Return how many bytes a call asks for."""
