@@ -115,6 +115,13 @@ class TestCase(testtools.TestCase):
             )
         )
 
+    def forget_log(self) -> None:
+        """Begin the log anew: of many runs it would be more than fits."""
+        # Only the newest releases of fixtures have a method for this.
+        stream = self.logger._output
+        stream.seek(0)
+        stream.truncate()
+
     def lines(self, level: str) -> list[str]:
         """Return the messages that were logged at *level*."""
         return [

@@ -133,10 +133,7 @@ class Interruptions:
         return DATA
 
     def run_with(self, interrupt):
-        # The lines of all runs would be more than a test's result can hold.
-        self.logger.reset_output()
-        # To look is what goes back to where that begins.
-        self.assertEqual('', self.logger.output)
+        self.forget_log()
         step = self.stream()
         caught = []
         run = base.Run(

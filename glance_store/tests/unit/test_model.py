@@ -608,7 +608,7 @@ class Streams(stateful.RuleBasedStateMachine):
         self.clock.now += 1
 
     def teardown(self):
-        self.test.logger.reset_output()
+        self.test.forget_log()
         if not self.failed:
             self.drain()
         for call in self.under_way:
