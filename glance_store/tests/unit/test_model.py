@@ -154,6 +154,8 @@ class Source:
         self.raised: list[BaseException] = []
         # Why nothing more is to be handed out, where that is so.
         self.ended = ''
+        # Whether it gave its end, as a file-like does.
+        self.empty = False
         # How many bytes are to be handed out, as far as is known.
         self.limit = len(data)
         self._events = iter(events)
@@ -206,6 +208,7 @@ class File(Source):
             self.nones += 1
             return None
         left = len(self.data) - self.position
+        self.empty = not left
         if size is None or not 0 <= size <= left:
             size = left
         return self.cut((size + 1) // 2 if event == 'short' else size)
@@ -287,6 +290,7 @@ class Storage(io.FileIO):
             size = 1 if size is None or size < 0 else (size + 1) // 2
         answer = super().read(-1 if size is None else size)
         self.source.position += len(answer)
+        self.source.empty = not answer
         return answer
 
     def close(self) -> None:
@@ -748,7 +752,10 @@ class Streams(stateful.RuleBasedStateMachine):
             return False
         if not (self.kind.exact or self.kind.holds or self.kind.file):
             return False
-        wanted = self.wanted(call, self.chunk_size if self.kind.file else 0)
+        if call.name == 'read' and not self.kind.exact:
+            wanted = self.wanted(call, MOST + 1)
+        else:
+            wanted = self.wanted(call, self.chunk_size * self.kind.file)
         return len(self.left()) < wanted
 
     def wanted(self, call, otherwise):
@@ -812,8 +819,10 @@ class Streams(stateful.RuleBasedStateMachine):
 
     def ends(self):
         """Return the ways to end in which the end is reported as such."""
-        generated = isinstance(self.source, Generated)
-        return ('', 'generator', 'dead') if generated else ('',)
+        if isinstance(self.source, Generated):
+            return ('', 'generator', 'dead')
+        # It may have failed only after it had come to its end.
+        return ('', 'dead') if self.source.empty else ('',)
 
     def judge_answer(self, call):
         answer = call.answer
