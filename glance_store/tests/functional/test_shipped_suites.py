@@ -35,6 +35,9 @@ DEADLINE = 900
 # Each release has over 800 tests. Fewer would mean that most were not found.
 MANY = 800
 
+# How often a test that failed is run by itself, to see whether it always does.
+AGAIN = 3
+
 
 class TestShippedSuites(base.TestCase):
     def test_4_8_2(self):
@@ -59,23 +62,35 @@ class TestShippedSuites(base.TestCase):
         with base.DropIn(consumer):
             self.assertNotEqual(files, self.files(consumer))
             ours = self.run_suite(consumer, 'ours')
+            broken = self.broken(passed, ours)
+            for number in range(AGAIN):
+                # Some of them upload parts from threads to a stub that wants
+                # the parts in order, which they are not on a busy machine.
+                if broken:
+                    ours |= self.run_suite(consumer, f'again {number}', broken)
+                    broken = self.broken(broken, ours)
         self.assertEqual(files, self.files(consumer))
-        broken = [
-            name
-            for name in passed
-            if name not in ours or ours[name]['status'] != 'success'
-        ]
         for name in broken:
             if name in ours:
                 self.addDetail(name, self.report(ours[name]))
         self.assertEqual([], broken)
 
-    def run_suite(self, consumer, what):
-        """Run the tests that are installed with it.
+    def broken(self, passed, ours):
+        return [
+            name
+            for name in passed
+            if name not in ours or ours[name]['status'] != 'success'
+        ]
+
+    def run_suite(self, consumer, what, names=()):
+        """Run the tests that are installed with it, or some of them.
 
         :returns: what became of each, by its id
         """
         folder = self.tempdir()
+        chosen = folder / 'names'
+        chosen.write_text(''.join(f'{name}\n' for name in names))
+        some = ('--load-list', str(chosen)) if names else ()
         stestr = (
             *('-m', 'stestr', '--repo-url', str(folder)),
             *('--test-path', 'glance_store/tests/unit', '--top-dir', '.'),
@@ -83,7 +98,7 @@ class TestShippedSuites(base.TestCase):
         # Some of the tests look for their files from there.
         cwd = consumer.packages
         consumer.run(
-            *(*stestr, 'run', '--concurrency', '2'),
+            *(*stestr, 'run', '--concurrency', '2', *some),
             cwd=cwd,
             variables={'TMPDIR': str(folder)},
             timeout=DEADLINE,
