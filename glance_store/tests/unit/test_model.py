@@ -559,20 +559,15 @@ class Streams(stateful.RuleBasedStateMachine):
         call.func = run
         self.begin_call(call)
 
-    @step(first=asked, second=asked)
-    def call_in_the_middle_of_another(self, first, second):
-        self.finish()
-        call = self.call_for(first)
-        self.begin_call(call)
-        other = self.call_for(second)
-        if call.returned or not self.excludes(call, other):
-            return
-        # As if it had not been made: the first one is still alone.
-        position = self.source.position
-        with self.test.tally.case('model: overlapping reads refused'):
-            other.run()
-            self.test.assertIsInstance(other.error, RuntimeError)
-            self.test.assertEqual(position, self.source.position)
+    @step(
+        pairs=strategies.lists(
+            strategies.tuples(asked, asked), min_size=4, max_size=8
+        )
+    )
+    def calls_in_the_middle_of_others(self, pairs):
+        for first, second in pairs:
+            self.finish()
+            self.call_in_the_middle_of_another(first, second)
         self.finish()
 
     @step(number=turns)
@@ -657,6 +652,19 @@ class Streams(stateful.RuleBasedStateMachine):
         return Call(
             'read', size, functools.partial(self.stream.read, *arguments)
         )
+
+    def call_in_the_middle_of_another(self, first, second):
+        call = self.call_for(first)
+        self.begin_call(call)
+        other = self.call_for(second)
+        if call.returned or not self.excludes(call, other):
+            return
+        # As if it had not been made: the first one is still alone.
+        position = self.source.position
+        with self.test.tally.case('model: overlapping reads refused'):
+            other.run()
+            self.test.assertIsInstance(other.error, RuntimeError)
+            self.test.assertEqual(position, self.source.position)
 
     def excludes(self, call, other):
         """Tell whether a call refuses another one in the middle of it."""
