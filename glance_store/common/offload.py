@@ -50,9 +50,14 @@ def _suits(source: Any) -> bool:
         if not isinstance(source, _FILES):
             return False
         green = type(_innermost(source)).__module__.startswith('eventlet.')
-        return not green and stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        return not green and is_regular(source)
     except Exception:  # of a class derived from them, or said to be so
         return False
+
+
+def is_regular(source: Any) -> bool:
+    """Tell whether a regular file is behind *source*, which has a fileno."""
+    return stat.S_ISREG(os.fstat(source.fileno()).st_mode)
 
 
 _FILES = (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)

@@ -39,9 +39,7 @@ import io
 import logging
 import math
 import operator
-import os
 import re
-import stat
 import sys
 import time
 from typing import Any
@@ -281,9 +279,7 @@ def _answers_in_full(source: Any) -> bool:
     if type(source) is not io.BufferedReader:
         return False
     try:
-        if type(source.raw) is not io.FileIO:
-            return False
-        return stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        return type(source.raw) is io.FileIO and offload.is_regular(source)
     except (OSError, ValueError):  # of one that is closed, or has no file
         return False
 
