@@ -37,6 +37,7 @@ import eventlet
 from eventlet import hubs
 import fixtures
 import greenlet
+import hypothesis
 from oslo_config import fixture as config_fixture
 import testtools
 
@@ -50,6 +51,15 @@ HANGING = 300
 
 # Whether to try as many cases as it takes an hour for (tox -e stress).
 STRESS = bool(os.environ.get('GLANCE_STORE_STRESS'))
+
+# The same examples in each run: what fails once fails for everyone.
+EXAMPLES = hypothesis.settings(
+    database=None,
+    deadline=None,
+    derandomize=True,
+    max_examples=20000 if STRESS else 300,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
 
 
 class Hub(fixtures.Fixture):

@@ -36,14 +36,6 @@ from glance_store.common import opts
 from glance_store.common import utils
 from glance_store.tests.unit import base
 
-EXAMPLES = hypothesis.settings(
-    database=None,
-    deadline=None,
-    derandomize=True,
-    max_examples=20000 if base.STRESS else 300,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-
 HUGE = 10**5000  # more digits than Python writes out
 
 
@@ -253,7 +245,7 @@ class TestSizes(base.TestCase):
         )
         self.assertIs(error, exc.__cause__)
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(
         strategies.from_type(object).filter(
             lambda value: not isinstance(value, int)
@@ -393,7 +385,7 @@ class TestSources(base.TestCase):
                             b'', utils.CooperativeReader(fd).read()
                         )
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(strategies.from_type(object))
     def test_anything(self, source):
         hypothesis.assume(not hasattr(source, 'read'))
@@ -656,13 +648,13 @@ class TestOthers(base.TestCase):
                 self.assertIs(False, utils.is_uuid_like(val), name)
                 self.assertIs(False, utils.is_uuid_like(val=val), name)
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(strategies.from_type(object))
     def test_anything(self, val):
         with self.tally.case('bad input: UUIDs made up'):
             self.assertIs(False, utils.is_uuid_like(val))
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(strategies.text())
     def test_any_hash(self, name):
         with self.tally.case('bad input: hashes made up'):
@@ -769,7 +761,7 @@ class TestOptions(base.TestCase):
         list(utils.cooperative_iter([b'a', b'b']))
         self.assertEqual(2, ticker.turns)
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(
         strategies.sampled_from(sorted(REFUSED)),
         strategies.text(strategies.characters(codec='utf-8')),

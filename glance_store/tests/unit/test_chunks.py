@@ -52,6 +52,13 @@ class TestChunkiter(base.TestCase):
         self.addCleanup(out.close)
         return fp, out
 
+    def file(self):
+        """Return the path of a regular file that holds the data."""
+        path = self.useFixture(fixtures.TempDir()).join('data')
+        with open(path, 'wb') as out:
+            out.write(DATA)
+        return path
+
     def test_iterator_over_chunks(self):
         chunks = utils.chunkiter(io.BytesIO(b'abcdefgh'), 3)
         self.assertIs(chunks, iter(chunks))
@@ -129,9 +136,7 @@ class TestChunkiter(base.TestCase):
         self.assertEqual({7}, {len(chunk) for chunk in chunks[:-1]})
 
     def test_regular_file(self):
-        path = self.useFixture(fixtures.TempDir()).join('data')
-        with open(path, 'wb') as out:
-            out.write(DATA)
+        path = self.file()
         for size in (1000, len(DATA), 3 * len(DATA)):
             with open(path, 'rb') as fp:
                 chunks = utils.chunkiter(fp, size)
@@ -147,9 +152,7 @@ class TestChunkiter(base.TestCase):
             self.assertRaises(StopIteration, next, chunks)
 
     def test_regular_file_with_reads_of_its_own(self):
-        path = self.useFixture(fixtures.TempDir()).join('data')
-        with open(path, 'wb') as out:
-            out.write(DATA)
+        path = self.file()
         fp = io.BufferedReader(NothingAtFirst(path))
         self.addCleanup(fp.close)
         chunks = utils.chunkiter(fp, 1000)
@@ -163,9 +166,7 @@ class TestChunkiter(base.TestCase):
             self.assertRaises(ValueError, next, chunks)
 
     def test_closed_file(self):
-        path = self.useFixture(fixtures.TempDir()).join('data')
-        open(path, 'wb').close()
-        fp = open(path, 'rb')
+        fp = open(self.file(), 'rb')
         fp.close()
         chunks = utils.chunkiter(fp, 3)
         for _ in range(2):

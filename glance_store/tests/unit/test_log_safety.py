@@ -35,14 +35,6 @@ from hypothesis import strategies
 from glance_store.common import utils
 from glance_store.tests.unit import base
 
-EXAMPLES = hypothesis.settings(
-    database=None,
-    deadline=None,
-    derandomize=True,
-    max_examples=20000 if base.STRESS else 300,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-
 CHUNKS = [b'QFI\xfb', b'the', b'contents', b'of', b'an', b'image']
 DATA = b''.join(CHUNKS)
 
@@ -274,7 +266,7 @@ class TestNames(Printed, base.TestCase):
                 'iterating Source failed: Error', self.assertLines(2)[1]
             )
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(
         strategies.one_of(texts, strategies.binary()),
         strategies.text(
@@ -332,13 +324,13 @@ class TestAddresses(Printed, base.TestCase):
             with self.tally.case('log: URLs'):
                 self.assertNotIn('β', self.line(name))
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(urls(secrets))
     def test_no_secret_whatever_is_in_it(self, url):
         with self.tally.case('log: URLs made up'):
             self.assertFalse(set(GREEK) & set(self.line(url[0])))
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(urls(strategies.text(GREEK, min_size=1)))
     def test_all_but_the_secret(self, url):
         with self.tally.case('log: URLs made up'):
@@ -441,7 +433,7 @@ class TestErrors(Printed, base.TestCase):
         yield UnicodeEncodeError('ascii', text, 3, 4, 'wrong')
         yield UnicodeTranslateError(text, 3, 4, 'wrong')
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(strategies.binary())
     def test_no_data(self, data):
         # As it may begin: a QCOW2.
@@ -449,14 +441,14 @@ class TestErrors(Printed, base.TestCase):
             with self.tally.case('log: messages with data'):
                 self.assertEqual(type(failure).__name__, self.line(failure))
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(texts)
     def test_any_message(self, message):
         with self.tally.case('log: messages made up'):
             self.line(ValueError(message))
             self.line(OSError(5, message, message))
 
-    @EXAMPLES
+    @base.EXAMPLES
     @hypothesis.given(
         urls(secrets), strategies.sampled_from(['{}', '({})', '"{}"', "'{}'"])
     )

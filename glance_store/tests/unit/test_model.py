@@ -49,12 +49,10 @@ from glance_store.tests.unit import base
 # The same examples in each run: what fails once fails for everyone. The long
 # profile looks further, and prints how to see again what it found.
 PROFILE = hypothesis.settings(
-    database=None,
-    deadline=None,
+    base.EXAMPLES,
     derandomize=not base.STRESS,
     max_examples=6000 if base.STRESS else 300,
     print_blob=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
 )
 
 KINDS: dict[str, Callable[[bytes], Any]] = {
