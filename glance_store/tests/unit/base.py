@@ -108,6 +108,10 @@ class Clock(fixtures.Fixture):
 class TestCase(testtools.TestCase):
     def setUp(self):
         super().setUp()
+        # A test before may have left a hub: opening a file makes one, once
+        # eventlet's own os is imported, and a pool that answers a hub which
+        # is gone keeps its process from ending.
+        hubs.use_hub()
         self.options = self.useFixture(config_fixture.Config())
         self.logger = self.capture_log(logging.INFO)
         self.tally = tally.Tally()

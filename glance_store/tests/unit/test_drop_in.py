@@ -506,6 +506,7 @@ class TestInterruptions(DropInTestCase):
         pid = os.fork()
         if pid == 0:
             try:
+                signal.alarm(DEADLINE)
                 sys.addaudithook(hook)
                 func(self.target())
             finally:

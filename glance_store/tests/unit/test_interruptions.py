@@ -61,10 +61,9 @@ class Waiting(fixtures.Fixture):
         level = logger.level
         logger.setLevel(logging.DEBUG)
         self.addCleanup(logger.setLevel, level)
-        handler = logging.Handler()
-        handler.emit = lambda record: eventlet.sleep(0)
-        # The hub's green threads are all that uses it.
-        handler.lock = None
+        # It has no lock: the hub's green threads are all that uses it.
+        handler = logging.NullHandler()
+        handler.handle = lambda record: eventlet.sleep(0)
         logger.addHandler(handler)
         self.addCleanup(logger.removeHandler, handler)
 
