@@ -12,16 +12,17 @@
 
 """Whether the unit tests notice each small change to the helpers.
 
-Cosmic Ray makes the changes, which are called mutants, in a copy of this
-tree, one at a time. The tests are to fail for every one of them. A mutant
-that does what the original does is listed in ``equivalent.toml``, with the
-reason; any other that passes all tests is a test that is missing.
+Cosmic Ray makes the changes, which are called mutants, one at a time in a copy
+of this tree; there is a copy for each core. The tests are to fail for every
+mutant. One that does what the original does is listed in ``equivalent.toml``,
+with the reason; any other that passes all tests is a test that is missing.
 """
 
 import argparse
 import ast
 import collections
 from collections.abc import Iterator
+from concurrent import futures
 import contextlib
 import faulthandler
 import importlib
@@ -59,55 +60,29 @@ PRELOADED = (
 )
 
 
-class Session:
-    """The mutants and what became of them, in a folder that is kept."""
+class Tree:
+    """A copy of this tree, in which one mutant at a time is tried."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.tree = folder / 'tree'
+        self.folder = folder
+        self.common = folder / SETTINGS['folder']
         self.log = folder / 'log'
-        self.path = folder / 'session.sqlite'
 
-    def begin(self) -> None:
-        shutil.rmtree(self.tree, ignore_errors=True)
-        self.tree.mkdir(parents=True)
-        self.path.unlink(missing_ok=True)
+    def make(self) -> None:
         shutil.copytree(
             ROOT / 'glance_store',
-            self.tree / 'glance_store',
+            self.folder / 'glance_store',
             ignore=shutil.ignore_patterns('__pycache__'),
         )
-        common = self.tree / SETTINGS['folder']
         # Two mutants of one second and one size have the same time stamp. As
         # there is no such folder, no compiled mutant is taken for another.
-        (common / '__pycache__').touch()
-        modules = sorted(common.glob('*.py'))
-        annotations = {module: _annotations(module) for module in modules}
-        with work_db.use_db(self.path) as db:
-            commands.init(modules, db, {})
-            for item in list(db.work_items):
-                mutation = item.mutations[0]
-                place = (*mutation.start_pos, *mutation.end_pos)
-                if _within(place, annotations[mutation.module_path]):
-                    db.set_result(item.job_id, _result('skipped'))
+        (self.common / '__pycache__').touch()
 
-    def go_on(self, until: float, quick: bool) -> bool:
-        """Try the mutants that are left; tell whether there was the time."""
-        with work_db.use_db(self.path) as db:
-            pending = {
-                item.job_id: item.mutations[0]
-                for item in db.pending_work_items
-            }
-            while pending and time.monotonic() < until:
-                # The modules from the last to the first: utils is first.
-                job_id = max(pending, key=lambda job: pending[job].module_path)
-                mutation = pending.pop(job_id)
-                db.set_result(job_id, self._try(mutation, quick))
-        if pending:
-            print(f'{len(pending)} mutants are left')
-        return not pending
+    def modules(self) -> list[pathlib.Path]:
+        return sorted(self.common.glob('*.py'))
 
-    def _try(self, mutation: Any, quick: bool) -> Any:
-        path = mutation.module_path
+    def result_of(self, mutation: Any, quick: bool) -> Any:
+        path = self.common / mutation.module_path.name
         operator = plugins.get_operator(mutation.operator_name)()
         with mutating.use_mutation(path, operator, mutation.occurrence) as (
             before,
@@ -125,8 +100,8 @@ class Session:
         pid = os.fork()
         if not pid:
             try:
-                good = _Tests(self.tree, self.log).pass_with(mutant, quick)
-                os._exit(0 if good else 1)
+                tests = _Tests(self.folder, self.log)
+                os._exit(0 if tests.pass_with(mutant, quick) else 1)
             finally:
                 os._exit(1)
         try:
@@ -139,6 +114,60 @@ class Session:
         lines = [line for line in last.splitlines() if line.startswith('> ')]
         timeout = ', timeout' if 'Timeout (' in last else ''
         return f'{lines[-1][2:]}{timeout}' if status else ''
+
+
+class Session:
+    """The mutants and what became of them, in a folder that is kept."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.path = folder / 'session.sqlite'
+        self.folder = folder / 'trees'
+        self.trees = [
+            Tree(self.folder / str(number))
+            for number in range(os.cpu_count() or 1)
+        ]
+
+    def begin(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for tree in self.trees:
+            tree.make()
+        self.path.unlink(missing_ok=True)
+        modules = self.trees[0].modules()
+        annotations = {module: _annotations(module) for module in modules}
+        with work_db.use_db(self.path) as db:
+            commands.init(modules, db, {})
+            for item in list(db.work_items):
+                mutation = item.mutations[0]
+                place = (*mutation.start_pos, *mutation.end_pos)
+                if _within(place, annotations[mutation.module_path]):
+                    db.set_result(item.job_id, _result('skipped'))
+
+    def go_on(self, until: float, quick: bool) -> bool:
+        """Try the mutants that are left; tell whether there was the time."""
+        with (
+            work_db.use_db(self.path) as db,
+            futures.ThreadPoolExecutor(len(self.trees)) as pool,
+        ):
+            # The modules from the last to the first: utils is first.
+            pending = sorted(
+                db.pending_work_items,
+                key=lambda item: item.mutations[0].module_path,
+            )
+            idle = [*self.trees]
+            busy: dict[Any, Any] = {}
+            while busy or (pending and time.monotonic() < until):
+                while idle and pending and time.monotonic() < until:
+                    item, tree = pending.pop(), idle.pop()
+                    mutation = item.mutations[0]
+                    future = pool.submit(tree.result_of, mutation, quick)
+                    busy[future] = item.job_id, tree
+                for future in futures.wait(busy, None, 'FIRST_COMPLETED').done:
+                    job_id, tree = busy.pop(future)
+                    idle.append(tree)
+                    db.set_result(job_id, future.result())
+        if pending:
+            print(f'{len(pending)} mutants are left')
+        return not pending
 
     def results(self) -> Iterator[tuple[str, Any]]:
         with work_db.use_db(self.path) as db:
@@ -293,7 +322,7 @@ def equivalents() -> dict[str, str]:
     }
 
 
-def report(session: Session) -> bool:
+def report(session: Session, complete: bool) -> bool:
     """Print what became of the mutants; tell whether all is well."""
     listed = equivalents()
     figures: collections.Counter[str] = collections.Counter()
@@ -312,6 +341,9 @@ def report(session: Session) -> bool:
         'survived, and is not listed': survived - set(listed),
         'listed, and was killed': (names[True] - survived) & set(listed),
     }
+    if complete:
+        unknown = set(listed).difference(*names.values())
+        wrong['listed, and is no mutant'] = unknown
     for what, mutants in wrong.items():
         for name in sorted(mutants):
             print(f'{what}: {name!r}')
@@ -339,11 +371,11 @@ def main() -> int:
     session = Session(args.folder.resolve())
     if not args.go_on:
         session.begin()
-        if failed := session.run_tests('', args.quick):
+        if failed := session.trees[0].run_tests('', args.quick):
             print('without any mutant, this fails:', failed)
             return 1
     complete = session.go_on(until, args.quick)
-    return 0 if report(session) and complete else 1
+    return 0 if report(session, complete) and complete else 1
 
 
 if __name__ == '__main__':
