@@ -277,6 +277,30 @@ class TestClose(base.HubTestCase):
         iterator = utils.cooperative_iter(source)
         self.assertRaises(OSError, iterator.close)
 
+    def test_source_and_its_iterator_that_are_equal(self):
+        # Two of them all the same: each is closed, the source when it can be.
+        class Equal(base.Fetching):
+            __hash__ = None
+
+            def __eq__(self, other):
+                return True
+
+        class Source(Equal):
+            def __iter__(self):
+                return items
+
+            def close(self):
+                super().close()
+                if self.closed == 1:
+                    raise OSError('close')
+
+        items = Equal(b'a')
+        source = Source()
+        iterator = utils.cooperative_iter(source)
+        self.assertRaises(OSError, iterator.close)
+        iterator.close()
+        self.assertEqual((1, 2), (items.closed, source.closed))
+
     def test_interrupted_close_can_be_repeated(self):
         # The file or the connection would stay open otherwise.
         class Source(base.Fetching):

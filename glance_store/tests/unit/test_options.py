@@ -95,6 +95,25 @@ class TestOptions(base.TestCase):
             ),
         )
 
+    def test_changed_while_a_service_runs(self):
+        text = (
+            '[glance_store]\n'
+            'default_chunk_size = {}\n'
+            'cooperative_yield_interval = {}\n'
+            'offload_file_reads = {}\n'
+        )
+        path = self.config_file(text.format(1000, 0.25, 'no'))
+        conf = cfg.ConfigOpts()
+        opts.register_opts(conf)
+        conf(['--config-file', path], project='glance')
+        with open(path, 'w') as out:
+            out.write(text.format(2000, 0.5, 'yes'))
+        conf.mutate_config_files()
+        group = conf.glance_store
+        self.assertEqual(2000, group.default_chunk_size)
+        self.assertEqual(0.5, group.cooperative_yield_interval)
+        self.assertIs(True, group.offload_file_reads)
+
     def test_out_of_range_in_a_file_is_refused(self):
         for line in (
             'default_chunk_size = 0',
