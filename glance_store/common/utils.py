@@ -913,7 +913,7 @@ def _checked_size(chunk_size: int) -> int:
     size = _integer(chunk_size, 'chunk_size')
     if size < 1:
         # Python writes out no number of more than some thousand digits.
-        shown = size if size > -sys.maxsize else f'below {-sys.maxsize}'
+        shown = size if size >= -sys.maxsize else f'below {-sys.maxsize}'
         raise ValueError(f'chunk_size must be at least 1, not {shown}')
     return size
 

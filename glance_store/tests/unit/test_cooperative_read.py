@@ -240,7 +240,7 @@ class TestInterrupted(base.HubTestCase):
             def read(self, *, size=None):
                 return super().read(size)
 
-        for asked, then in ((3, 7), (7, 3), (3, 3)):
+        for asked, then in ((3, 7), (7, 3), (3, 3), (3, 6)):
             fd = Source(b'abcdefghij')
             read = self.interrupted(fd, size=asked)
             self.assertEqual(b'abcdefghij'[:then], read(size=then))

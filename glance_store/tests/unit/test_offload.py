@@ -23,6 +23,8 @@ import errno
 import sys
 import textwrap
 
+import fixtures
+
 from glance_store.common import offload
 from glance_store.common import opts
 from glance_store.tests.unit import base
@@ -325,6 +327,35 @@ class TestOffload(base.TestCase):
         answer(first=first == DATA[:10], status=status)
         """)
         self.assertEqual({'first': True, 'status': 0}, facts)
+
+    def test_child_of_a_process_without_a_pool(self):
+        # As an API worker is forked from one that has read nothing yet.
+        code = """
+        import json
+        import os
+        import sys
+
+        import eventlet
+        from oslo_config import cfg
+
+        from glance_store.common import utils
+
+        cfg.CONF.set_override('offload_file_reads', True, 'glance_store')
+        before = 'eventlet.tpool' in sys.modules
+        child = os.fork()
+        if not child:
+            eventlet.sleep(0)
+            with open(sys.argv[1], 'rb') as file:
+                same = utils.cooperative_read(file)(3) == b'abc'
+            pool = sys.modules.get('eventlet.tpool')
+            os._exit(0 if same and pool and pool._setup_already else 1)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps([before, status]))
+        """
+        path = self.useFixture(fixtures.TempDir()).join('image')
+        with open(path, 'wb') as file:
+            file.write(b'abcdef')
+        self.assertEqual([False, 0], base.run_python(code, path))
 
     def test_interrupted_wait_at_every_read(self):
         facts = self.run_test("""

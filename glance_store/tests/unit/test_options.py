@@ -35,6 +35,7 @@ class TestOptions(base.TestCase):
         self.assertEqual(65536, group.default_chunk_size)
         self.assertIs(int, type(group.default_chunk_size))
         self.assertEqual(0, group.cooperative_yield_interval)
+        self.assertIs(False, group.offload_file_reads)
 
     def refused(self, **options):
         self.assertRaises(ValueError, self.configure, **options)

@@ -567,6 +567,14 @@ class TestOnHub(base.HubTestCase):
             for length, answer in zip(then, got, strict=True):
                 self.assertIn(length, (None, len(answer)))
 
+    def test_interrupted_with_one_byte(self):
+        reader = utils.CooperativeReader([b'a', b'bcd'])
+        base.Run(
+            lambda: self.assertRaises(base.Interrupted, reader.read, 3),
+            lambda number: base.Interrupted() if number == 2 else None,
+        )
+        self.assertEqual([b'a', b'bcd', b''], [reader.read() for _ in '123'])
+
     def test_yields_after_each_empty_chunk(self):
         reader = utils.CooperativeReader([b''] * 5 + [b'abc'])
         self.assertEqual(b'abc', self.assertYields(6, reader.read))
