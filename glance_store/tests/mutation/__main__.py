@@ -69,11 +69,12 @@ class Tree:
         self.log = folder / 'log'
 
     def make(self) -> None:
-        shutil.copytree(
-            ROOT / 'glance_store',
-            self.folder / 'glance_store',
-            ignore=shutil.ignore_patterns('__pycache__'),
-        )
+        for name in SETTINGS['folders']:
+            shutil.copytree(
+                ROOT / name,
+                self.folder / name,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
         # Two mutants of one second and one size have the same time stamp. As
         # there is no such folder, no compiled mutant is taken for another.
         (self.common / '__pycache__').touch()
