@@ -69,6 +69,13 @@ class Hub(fixtures.Fixture):
         self.hub = hubs.get_hub()
         # Choosing a hub drops the one that the thread has.
         self.addCleanup(hubs.use_hub)
+        self.addCleanup(self._end)
+
+    def _end(self):
+        # One that is only dropped stays in the middle of its loop, and keeps
+        # its descriptor until the process ends.
+        if self.hub.running:
+            self.hub.abort(wait=True)
 
 
 class NotImported(fixtures.Fixture):
