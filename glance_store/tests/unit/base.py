@@ -62,20 +62,23 @@ EXAMPLES = hypothesis.settings(
 )
 
 
+def end_hub() -> None:
+    """End the hub of the calling native thread, where it has one."""
+    hub = getattr(hubs._threadlocal, 'hub', None)
+    if hub is not None and hub.running:
+        # If only dropped it would stay in the middle of its loop, and keep
+        # its descriptor until the process ends.
+        hub.abort(wait=True)
+    # Choosing a hub drops the one that the thread has.
+    hubs.use_hub()
+
+
 class Hub(fixtures.Fixture):
     """A hub for the native thread that the test runs on, gone afterwards."""
 
     def _setUp(self):
         self.hub = hubs.get_hub()
-        # Choosing a hub drops the one that the thread has.
-        self.addCleanup(hubs.use_hub)
-        self.addCleanup(self._end)
-
-    def _end(self):
-        # One that is only dropped stays in the middle of its loop, and keeps
-        # its descriptor until the process ends.
-        if self.hub.running:
-            self.hub.abort(wait=True)
+        self.addCleanup(end_hub)
 
 
 class NotImported(fixtures.Fixture):
@@ -118,7 +121,7 @@ class TestCase(testtools.TestCase):
         # A test before may have left a hub: opening a file makes one, once
         # eventlet's own os is imported, and a pool that answers a hub which
         # is gone keeps its process from ending.
-        hubs.use_hub()
+        end_hub()
         self.options = self.useFixture(config_fixture.Config())
         self.logger = self.capture_log(logging.INFO)
         self.tally = tally.Tally()

@@ -35,7 +35,6 @@ from typing import Any, NamedTuple
 
 import eventlet
 from eventlet import event
-from eventlet import hubs
 from eventlet import tpool
 import fixtures
 import hypothesis
@@ -595,7 +594,7 @@ class Streams(stateful.RuleBasedStateMachine):
     def call_on_a_native_thread_with_a_hub(self, asks, names):
         def run(call):
             call.thrown = base.Run(call.run, throwing(names)).thrown
-            hubs.use_hub()
+            base.end_hub()
 
         self.finish()
         self.on_a_native_thread(self.call_for(asks), run)
