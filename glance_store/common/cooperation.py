@@ -68,7 +68,7 @@ class Shared:
         if self.door is None:
             self.busy = False
         else:
-            self.door.release()
+            self.leave()
 
     Written out at each place: two calls for each chunk would be a third of
     what a stream within an interval costs.
@@ -81,16 +81,26 @@ class Shared:
 
     def wait_for_entry(self) -> None:
         """Queue up, except on a native thread: it has nobody to wait with."""
-        hub = current_hub()
-        if self.door is None and hub is not None:
+        if 'eventlet.hubs' not in sys.modules:  # then there are no others
+            return
+        if self.door is None:
             # Whoever is inside releases it, not having seen it when entering.
             semaphore = importlib.import_module('eventlet.semaphore')
             self.door = semaphore.Semaphore(0)
-        if self.door is None:
+        hub = current_hub()
+        if hub is None:
+            self.door.counter -= 1
             return
-        waits = hub is not None and hub.greenlet.getcurrent() != hub.greenlet
-        if not self.door.acquire(blocking=waits) and hub is not None:
+        waits = hub.greenlet.getcurrent() != hub.greenlet
+        if not self.door.acquire(blocking=waits):
             raise RuntimeError('the hub itself cannot wait for a source')
+
+    def leave(self) -> None:
+        """Let in who is first in the queue."""
+        if current_hub() is not None:
+            self.door.release()
+        else:  # which would make a hub for whoever waits on another
+            self.door.counter += 1
 
 
 # What goes into a log line is quoted, so that a line break in it begins no

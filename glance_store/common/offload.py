@@ -40,9 +40,10 @@ def wanted(source: Any) -> bool:
 def _suits(source: Any) -> bool:
     """Tell whether *source* is a regular file, read as the system does it.
 
-    A socket or a pipe must stay on its hub. So must whatever has a reading of
-    its own, eventlet's files among them: in another thread it would want a
-    hub there. That leaves the classes of the io module.
+    A socket or a pipe must stay on its hub. So must eventlet's files, and
+    what only wraps a file: in another thread its reading might want a hub
+    there. That leaves the classes of the io module, and what is derived from
+    them.
     """
     try:
         if isinstance(source, tempfile._TemporaryFileWrapper):
@@ -90,8 +91,9 @@ def _pool() -> Any:
     # Where there is a hub, eventlet is there. This part of it may not be.
     pool = importlib.import_module('eventlet.tpool')
     pool.setup()
-    useful = pool._nthreads and pool._coro.parent is hub.greenlet
-    return pool if useful else None
+    # The pool has no such thing where it could not be made.
+    parent = getattr(pool._coro, 'parent', None)
+    return pool if pool._nthreads and parent is hub.greenlet else None
 
 
 _pool_was_lost = False
@@ -123,13 +125,17 @@ class Job:
         self._answer: Any = None
         self._error: BaseException | None = None
 
+    def lost(self) -> bool:
+        """Tell whether only a parent process will ever know the answer."""
+        return self._process != os.getpid()
+
     def wait(self) -> None:
         """Wait for the answer; the first to wait sets the read going.
 
         As many as like may wait and stop waiting: that takes no thread of the
         pool. Where the pool is of no use, the thread waits as a whole.
         """
-        if self._process != os.getpid():
+        if self.lost():
             self._error = OSError(errno.ECANCELED, 'lost in a fork: fd.read')
             return
         if self._done.is_set():

@@ -95,6 +95,41 @@ class TestChunkiter(base.TestCase):
                 )
                 self.assertLessEqual(len(chunks[-1]), size)
 
+    def test_exact_though_the_file_grows(self):
+        for grown_after in range(4):
+            path = self.file()
+            with open(path, 'rb') as fp, open(path, 'ab') as out:
+                chunks = utils.chunkiter(fp, 4000)
+                got = [next(chunks) for _ in range(grown_after)]
+                out.write(DATA[:5000])
+                out.flush()
+                got += chunks
+            # What comes after the end was seen is of no concern.
+            ended = grown_after == 3
+            data = DATA if ended else DATA + DATA[:5000]
+            self.assertEqual(data, b''.join(got))
+            self.assertEqual({4000}, {len(chunk) for chunk in got[:-1]})
+
+    def test_exact_from_a_file_with_a_read_of_its_own(self):
+        with open(self.file(), 'rb') as fp:
+            read = fp.read
+            fp.read = lambda size: read(min(size, 300))
+            chunks = list(utils.chunkiter(fp, 1000))
+        self.assertEqual(DATA, b''.join(chunks))
+        self.assertEqual({1000}, {len(chunk) for chunk in chunks[:-1]})
+
+    def test_behind_the_end_of_a_file(self):
+        with open(self.file(), 'rb') as fp:
+            fp.seek(2 * len(DATA))
+            self.assertEqual([], list(utils.chunkiter(fp, 7)))
+
+    def test_read_that_stops_an_iteration_is_no_end(self):
+        fp = base.Answering(b'ab', StopIteration(), b'c', b'd', b'')
+        chunks = utils.chunkiter(fp, 3)
+        exc = self.assertRaises(RuntimeError, next, chunks)
+        self.assertEqual('fp.read raised StopIteration', str(exc))
+        self.assertEqual([b'abc', b'd'], list(chunks))
+
     def test_exact_from_a_slow_pipe(self):
         fp, out = self.pipe()
         chunks = utils.chunkiter(fp, 4)

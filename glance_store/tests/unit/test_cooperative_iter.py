@@ -277,6 +277,44 @@ class TestClose(base.HubTestCase):
         iterator = utils.cooperative_iter(source)
         self.assertRaises(OSError, iterator.close)
 
+    def test_iterator_that_is_not_iterable(self):
+        class Items:
+            def __init__(self):
+                self.next = iter([b'a', b'b']).__next__
+                self.closed = 0
+
+            def __next__(self):
+                return self.next()
+
+            def close(self):
+                self.closed += 1
+
+        class Source:
+            def __iter__(self):
+                return items
+
+        for kind in (utils.cooperative_iter, utils.CooperativeReader):
+            items = Items()
+            stream = kind(Source())
+            self.assertEqual([b'a', b'b'], list(stream))
+            stream.close()
+            self.assertEqual(1, items.closed)
+
+    def test_closed_while_an_error_is_logged(self):
+        class Handler(logging.Handler):
+            def emit(self, _):
+                stream.close()
+
+        handler = Handler()
+        logger = logging.getLogger('glance_store')
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        for kind in (utils.cooperative_iter, utils.CooperativeReader):
+            stream = kind(base.Fetching(OSError('once'), b'a'))
+            self.assertRaises(OSError, next, stream)
+            ends = (StopIteration, ValueError)
+            self.assertRaises(ends, next, stream)
+
     def test_source_and_its_iterator_that_are_equal(self):
         # Two of them all the same: each is closed, the source when it can be.
         class Equal(base.Fetching):
@@ -564,6 +602,43 @@ class TestShared(base.HubTestCase):
         iterator.door = eventlet.semaphore.Semaphore(1)
         got = base.in_native_threads(lambda: next(iterator), 2)
         self.assertEqual([False, False], got)
+
+    def test_native_thread_leaves_the_queue_as_it_is(self):
+        # One green thread is inside, one waits, or neither knows of a queue.
+        class Source(base.Fetching):
+            inside = most = 0
+
+            def __next__(self):
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+                try:
+                    if hasattr(hubs._threadlocal, 'hub'):
+                        eventlet.sleep(0)
+                        eventlet.sleep(0)
+                    return super().__next__()
+                finally:
+                    self.inside -= 1
+
+        def fetch():
+            return next(iterator), hasattr(hubs._threadlocal, 'hub')
+
+        for number in (1, 2):
+            for turns in range(1, 5):
+                source = Source(*range(9))
+                iterator = utils.cooperative_iter(source)
+                threads = [
+                    eventlet.spawn(next, iterator) for _ in range(number)
+                ]
+                for _ in range(turns):
+                    eventlet.sleep(0)
+                got, has_hub = base.in_native_thread(fetch)
+                self.assertFalse(has_hub)
+                # Beside the one inside, and no further one.
+                source.most = 0
+                threads += [eventlet.spawn(next, iterator) for _ in range(3)]
+                got = [got, *(thread.wait() for thread in threads)]
+                self.assertEqual(list(range(number + 4)), sorted(got))
+                self.assertEqual(1, source.most)
 
     def test_generator_that_switches_itself(self):
         # As one does that reads a green socket.

@@ -247,6 +247,45 @@ class TestInterrupted(base.HubTestCase):
             self.assertEqual(max(asked, then), fd.position)
             self.assertEqual(b'abcdefghij'[then:], read())
 
+    def test_waits_for_no_more_while_there_is_some(self):
+        # A socket answers with what it has, and may have no more for long.
+        for asks in ([10, 100], [0, 100], [40], [100], [20, 98]):
+            fd = base.Answering(bytes(30))
+            read = self.interrupted(fd, 100)
+            got = [len(read(size)) for size in asks]
+            self.assertEqual(30, sum(got))
+            self.assertEqual([], fd.answers)
+        read = self.interrupted(base.Answering(b'a'), 3)
+        self.assertEqual(b'a', read(2))
+
+    def test_waits_for_no_more_than_others_left(self):
+        fd = base.Answering(bytes(30), bytes(30))
+        read = utils.cooperative_read(fd)
+        threads = [eventlet.spawn(read, 100) for _ in range(2)]
+        for thread in threads:
+            # Before any of the two comes back.
+            self.hub.schedule_call_global(0, thread.throw)
+        eventlet.sleep(0)
+        self.assertEqual([], fd.answers)
+        self.assertEqual(60, len(read(100)))
+
+    def test_waits_for_no_more_than_it_left_itself(self):
+        class Source(base.Answering):
+            def read(self, size):
+                eventlet.sleep(0)
+                return super().read(size)
+
+        # The second gets what was the first one's, and leaves its own.
+        fd = Source(bytes(100), bytes(30))
+        read = utils.cooperative_read(fd)
+        threads = [eventlet.spawn(read, 100) for _ in range(2)]
+        while fd.answers:
+            eventlet.sleep(0)
+            if len(fd.answers) == 1:
+                eventlet.kill(threads[0])
+        self.assertEqual(100, len(threads[1].wait()))
+        self.assertEqual(30, len(read(100)))
+
     def test_text(self):
         for asked, then in ((3, 7), (7, 3), (3, 3), (1, 2)):
             read = self.interrupted(io.StringIO('aé\r\nβ\rxyz'), asked)

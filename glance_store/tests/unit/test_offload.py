@@ -328,6 +328,32 @@ class TestOffload(base.TestCase):
         """)
         self.assertEqual({'first': True, 'status': 0}, facts)
 
+    def test_pool_that_could_not_be_made(self):
+        # The next read is made here, and so are all others.
+        facts = self.run_test("""
+        storage = Storage()
+        storage.let(5)
+        setup = tpool.setup
+
+        def failing():
+            tpool._setup_already = True
+            tpool.setup = setup
+            raise OSError('too many open files')
+
+        tpool.setup = failing
+        reader = utils.CooperativeReader(storage)
+        failed = False
+        try:
+            reader.read(9)
+        except OSError:
+            failed = True
+        same = [reader.read(9), reader.read(9)] == [DATA[:9], DATA[9:18]]
+        here = set(storage.threads) == {native.get_ident()}
+        tpool._setup_already = False
+        answer(failed=failed, same=same, here=here)
+        """)
+        self.assertEqual({'failed': True, 'same': True, 'here': True}, facts)
+
     def test_child_of_a_process_without_a_pool(self):
         # As an API worker is forked from one that has read nothing yet.
         code = """
@@ -664,12 +690,14 @@ class TestOffload(base.TestCase):
         child = os.fork()
         if not child:
             signal.alarm(60)
-            try:
-                reader.read(10)
-                os._exit(1)
-            except OSError as exc:
-                reader.close()
-                os._exit(exc.errno != errno.ECANCELED)
+            lost = []
+            for _ in range(2):
+                try:
+                    reader.read(10)
+                except OSError as exc:
+                    lost.append(exc.errno)
+            reader.close()
+            os._exit(lost != [errno.ECANCELED] * 2)
         _, status = os.waitpid(child, 0)
         let_soon(storage)
         answer(status=status, same=reader.read(10) == DATA[:10])

@@ -160,6 +160,15 @@ class TestOverFileLike(base.TestCase):
     def test_close_where_there_is_none(self):
         utils.CooperativeReader(base.Answering()).close()
 
+    def test_read_that_stops_an_iteration_is_no_end(self):
+        reader = utils.CooperativeReader(
+            base.Answering(b'ab', StopIteration(), b'c', b'')
+        )
+        self.assertEqual(b'ab', next(reader))
+        exc = self.assertRaises(RuntimeError, next, reader)
+        self.assertEqual('fd.read raised StopIteration', str(exc))
+        self.assertEqual([b'c'], list(reader))
+
 
 class TestOverIterable(base.TestCase):
     def reader(self, *chunks):
@@ -566,6 +575,37 @@ class TestOnHub(base.HubTestCase):
             self.assertEqual(b'abcdefghi', b''.join(got))
             for length, answer in zip(then, got, strict=True):
                 self.assertIn(length, (None, len(answer)))
+
+    def test_nothing_is_left_of_a_closed_file(self):
+        for after in (None, 2):
+            reader = utils.CooperativeReader(io.BytesIO(b'abcdef'))
+            base.Run(
+                lambda reader=reader: self.assertRaises(
+                    base.Interrupted, reader.read, 4
+                ),
+                lambda _: base.Interrupted(),
+            )
+            if after:
+                self.assertEqual(b'ab', reader.read(after))
+            reader.close()
+            for _ in '12':
+                self.assertRaises(ValueError, reader.read, 4)
+
+    def test_what_cannot_be_closed_goes_on(self):
+        fd = base.Answering(b'abcd', b'efgh')
+        reader = utils.CooperativeReader(fd)
+
+        def interrupted():
+            base.Run(
+                lambda: self.assertRaises(base.Interrupted, reader.read, 4),
+                lambda _: base.Interrupted(),
+            )
+
+        interrupted()
+        self.assertEqual(b'ab', reader.read(2))
+        reader.close()
+        interrupted()
+        self.assertEqual([b'efg', b'h'], [reader.read(3), reader.read(1)])
 
     def test_interrupted_with_one_byte(self):
         reader = utils.CooperativeReader([b'a', b'bcd'])
