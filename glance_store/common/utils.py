@@ -658,8 +658,8 @@ class _Reads(cooperation.Shared):
 
     def _look_at(self, answer: Any, args: Any, kwargs: Any) -> None:
         size = _size_asked(args, kwargs)
-        if size and isinstance(answer, _DATA):
-            self._short = self._short or 0 < len(answer) < size
+        if size is not None and answer and isinstance(answer, _DATA):
+            self._short |= len(answer) < size
 
     def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if self._keyword in kwargs:

@@ -18,6 +18,7 @@ import collections
 import decimal
 import errno
 import io
+import itertools
 import os
 import tracemalloc
 
@@ -96,18 +97,19 @@ class TestChunkiter(base.TestCase):
                 self.assertLessEqual(len(chunks[-1]), size)
 
     def test_exact_though_the_file_grows(self):
-        for grown_after in range(4):
+        for begin, grown_after in itertools.product((0, 3000), range(4)):
             path = self.file()
             with open(path, 'rb') as fp, open(path, 'ab') as out:
+                fp.seek(begin)
                 chunks = utils.chunkiter(fp, 4000)
-                got = [next(chunks) for _ in range(grown_after)]
+                got = list(itertools.islice(chunks, grown_after))
                 out.write(DATA[:5000])
                 out.flush()
                 got += chunks
             # What comes after the end was seen is of no concern.
-            ended = grown_after == 3
-            data = DATA if ended else DATA + DATA[:5000]
-            self.assertEqual(data, b''.join(got))
+            ended = len(DATA) - begin < 4000 * grown_after
+            more = b'' if ended else DATA[:5000]
+            self.assertEqual(DATA[begin:] + more, b''.join(got))
             self.assertEqual({4000}, {len(chunk) for chunk in got[:-1]})
 
     def test_exact_from_a_file_with_a_read_of_its_own(self):
