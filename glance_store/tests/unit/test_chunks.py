@@ -151,6 +151,11 @@ class TestChunkiter(base.TestCase):
         writer.wait()
         self.assertEqual([b'abcd', b'efgh', b'i'], chunks)
 
+    def test_nothing(self):
+        for nothing in (io.BytesIO(), io.StringIO()):
+            for size in (1, 2, 1000):
+                self.assertEqual([], list(utils.chunkiter(nothing, size)))
+
     def test_text(self):
         text = 'aé\N{GREEK SMALL LETTER BETA}\N{ROCKET}b\r\nc\rd\ne\0'
         for most in (1, 2, 100):

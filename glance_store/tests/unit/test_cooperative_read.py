@@ -247,6 +247,10 @@ class TestInterrupted(base.HubTestCase):
             self.assertEqual(max(asked, then), fd.position)
             self.assertEqual(b'abcdefghij'[then:], read())
 
+    def test_more_of_what_is_not_short(self):
+        read = self.interrupted(base.Reading(bytes(9000)), 1000)
+        self.assertEqual([3000, 6000], [len(read(3000)), len(read())])
+
     def test_waits_for_no_more_while_there_is_some(self):
         # A socket answers with what it has, and may have no more for long.
         for asks in ([10, 100], [0, 100], [40], [100], [20, 98]):
