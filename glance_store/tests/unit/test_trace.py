@@ -329,6 +329,13 @@ class TestWithoutHub(Logging, base.TestCase):
         (line,) = self.new_lines()
         self.assertIn('ended', line)
 
+    def test_chunks_of_which_the_bytes_are_not_known(self):
+        items = [object(), object()]
+        self.assertEqual(items, list(utils.cooperative_iter(items)))
+        first, last = self.new_lines()
+        self.assertIn('1 chunks, 0 bytes: does not yield', first)
+        self.assertIn('2 chunks, 0 bytes: ended', last)
+
     def test_hub_whose_interval_is_not_over(self):
         # A thread with a hub is none of those without.
         self.configure(cooperative_yield_interval=1000)
