@@ -229,6 +229,7 @@ class TestNames(Printed, base.TestCase):
             ('\x1b[2J', r"'\x1b[2J'"),
             ('a: 5 chunks', "'a: 5 chunks'"),
             ('', "''"),
+            ('x' * 200, 'x' * 200),
             ('x' * 1000, f"'{'x' * 200}'"),
             (HostileText('a b'), "'a b'"),
         ):
