@@ -164,6 +164,17 @@ class TestNotImported(TestWithoutHub):
         self.assertEqual([], list(iterator))
         self.assertEqual(1, source.fetched)
 
+    def test_generator_that_asks_itself(self):
+        # Nobody else can be inside, so it does not queue up for itself.
+        def source():
+            yield next(iterator)
+
+        for level in (logging.INFO, logging.DEBUG):
+            self.capture_log(level)
+            iterator = utils.cooperative_iter(source())
+            exc = self.assertRaises(ValueError, next, iterator)
+            self.assertIn('already executing', str(exc))
+
     def test_exception_that_was_not_raised_for_an_interruption(self):
         error = ValueError('storage went away')
 
