@@ -466,6 +466,23 @@ class TestOnHub(base.HubTestCase):
         self.assertLessEqual(most, 2)
 
 
+class Entered(base.Fetching):
+    """Switches by itself, where it can, and counts who is inside at once."""
+
+    inside = most = 0
+
+    def __next__(self):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            if hasattr(hubs._threadlocal, 'hub'):
+                eventlet.sleep(0)
+                eventlet.sleep(0)
+            return super().__next__()
+        finally:
+            self.inside -= 1
+
+
 class TestShared(base.HubTestCase):
     """Green threads that share one iterator."""
 
@@ -616,26 +633,12 @@ class TestShared(base.HubTestCase):
 
     def test_native_thread_leaves_the_queue_as_it_is(self):
         # One green thread is inside, one waits, or neither knows of a queue.
-        class Source(base.Fetching):
-            inside = most = 0
-
-            def __next__(self):
-                self.inside += 1
-                self.most = max(self.most, self.inside)
-                try:
-                    if hasattr(hubs._threadlocal, 'hub'):
-                        eventlet.sleep(0)
-                        eventlet.sleep(0)
-                    return super().__next__()
-                finally:
-                    self.inside -= 1
-
         def fetch():
             return next(iterator), hasattr(hubs._threadlocal, 'hub')
 
         for number in (1, 2):
             for turns in range(1, 5):
-                source = Source(*range(9))
+                source = Entered(*range(9))
                 iterator = utils.cooperative_iter(source)
                 threads = [
                     eventlet.spawn(next, iterator) for _ in range(number)
@@ -667,23 +670,10 @@ class TestShared(base.HubTestCase):
     def test_queue_before_a_source_that_switches_itself(self):
         # Killed in the queue, killed in the source, and none of them: the
         # others go on, and what the source gave is not lost.
-        class Source(base.Fetching):
-            inside = most = 0
-
-            def __next__(self):
-                self.inside += 1
-                self.most = max(self.most, self.inside)
-                try:
-                    eventlet.sleep(0)
-                    eventlet.sleep(0)
-                    return super().__next__()
-                finally:
-                    self.inside -= 1
-
         items = list(range(1, 21))
         for killed in (None, 0, 1, 2, 3):
             for turns in range(1, 12):
-                source = Source(*items)
+                source = Entered(*items)
                 iterator = utils.cooperative_iter(source)
                 got = []
 
