@@ -10,20 +10,22 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Which scheduler the calling thread has, when a stream yields, the trace.
+"""Where a stream yields, when, which stream goes next, and the trace.
 
-All that differs between green threads and native ones is in this module. It
-never imports eventlet: where nobody else has, there is no hub to yield to.
+Everything that differs between green threads and native ones is here.
+eventlet is used where the program has imported it, and never imported.
 """
 
+import collections
+from collections.abc import Callable
 import contextlib
-import functools
-import importlib
 import os
 import re
 import sys
 import time
 from typing import Any
+from typing import ParamSpec
+from typing import TypeVar
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -32,321 +34,257 @@ from glance_store.common import opts
 
 LOG = logging.getLogger(__name__)
 
+P = ParamSpec('P')
+T = TypeVar('T')
+
+# With many streams on a hub, each still runs this long, in seconds. A slice
+# much shorter than the work of another green thread would starve the streams.
+LEAST_SLICE = 0.001
+
 opts.register_opts(cfg.CONF)
 
 
-class _Wakeup(functools.partial[Any]):
-    """What a hub needs of a timer, to switch back to a green thread.
-
-    eventlet's own ``Timer`` is made, called and cancelled by functions written
-    in Python. With this one, a stream that yields after every chunk of 4 KiB
-    is a tenth faster, which is all that the rest of it costs there.
-    """
-
-    seconds = 0
-    # Whether the hub is to pass over it: it is called once and gone otherwise.
-    called = False
-
-    def __lt__(self, other: object) -> bool:
-        return id(self) < id(other)
-
-
-class Shared:
-    """What green threads may share, one of them being inside at a time.
-
-    A source may switch by itself, while it waits for a socket say, and not
-    every source likes to be entered again meanwhile: a generator refuses. As
-    long as that does not happen, entering costs a mark; only once it did,
-    there is a door, with a queue before it, which then stays. To enter::
-
-        if self.busy:
-            self.wait_for_entry()
-        self.busy = True
-
-    and to leave::
-
-        if self.door is None:
-            self.busy = False
-        else:
-            self.leave()
-
-    Written out at each place: two calls for each chunk would be a third of
-    what a stream within an interval costs.
-    """
-
-    def __init__(self) -> None:
-        # Whether somebody is inside, or might be: with a door it stays true.
-        self.busy = False
-        self.door: Any = None
-
-    def wait_for_entry(self) -> None:
-        """Queue up, except on a native thread: it has nobody to wait with."""
-        if 'eventlet.hubs' not in sys.modules:  # then there are no others
-            return
-        if self.door is None:
-            # Whoever is inside releases it, not having seen it when entering.
-            semaphore = importlib.import_module('eventlet.semaphore')
-            self.door = semaphore.Semaphore(0)
-        hub = current_hub()
-        if hub is None:
-            self.door.counter -= 1
-            return
-        waits = hub.greenlet.getcurrent() != hub.greenlet
-        if not self.door.acquire(blocking=waits):
-            raise RuntimeError('the hub itself cannot wait for a source')
-
-    def leave(self) -> None:
-        """Let in who is first in the queue."""
-        if current_hub() is not None:
-            self.door.release()
-        else:  # which would make a hub for whoever waits on another
-            self.door.counter += 1
-
-
-# What goes into a log line is quoted, so that a line break in it begins no
-# line of its own, and cut to this many characters.
-_LENGTH = 200
-
-# What a message holds where it shows bytes, or what could not be decoded.
-_SHOWN_BYTES = re.compile(r'\bb[\'"]|\ufffd')
-
-
-def type_name(value: object) -> str:
-    """Return what to call the type of *value*, quoted unless it is plain."""
-    # A class can have a name that is no name, its own class even a property.
-    name = str.__str__(type.__dict__['__name__'].__get__(type(value)))
-    if name.isidentifier() and name.isprintable() and len(name) <= _LENGTH:
-        return name
-    return repr(name[:_LENGTH])
-
-
-def name_of(source: Any) -> str:
-    """Return what the log calls *source*: its type, and a file's name.
-
-    Anything else about *source* may be image data. A name that contains
-    ``://`` is a URL and may let whoever reads it in, so it is shown without
-    user and password (all that is before its last ``@``) and without query
-    and fragment (all from its first ``?`` or ``#`` on). Its path is shown.
-    """
-    kind = type_name(source)
-    try:
-        name = str.__str__(os.fsdecode(source.name))
-    except Exception:
-        return kind
-    if '://' in name:
-        name = _without_secrets(name)
-    return f'{kind} {name[:_LENGTH]!r}'
-
-
-def description_of(error: Exception) -> str:
-    """Return what the log says of an error: its type, and its message.
-
-    Each word of the message is shown as :func:`name_of` shows a URL, as many
-    a message quotes one, whole or in part. There is no message where it may
-    hold image data: where it shows bytes or characters that are no text,
-    where the error is one of a codec, or was made of anything but text,
-    numbers and other such errors.
-    """
-    kind = type_name(error)
-    try:
-        message = str.__str__(str(error)) if _of_text(error) else ''
-    except Exception:
-        return kind
-    words = message.split()
-    if _SHOWN_BYTES.search(message) or not ''.join(words).isprintable():
-        return kind
-    shown = ' '.join(map(_without_secrets, words))
-    return f'{kind}: {shown[:_LENGTH]!r}' if shown else kind
-
-
-def _without_secrets(url: str) -> str:
-    # Of a password with any of these characters in it, nothing is left.
-    scheme = re.match('[A-Za-z][A-Za-z0-9+.-]*://', url)
-    start = scheme.end() if scheme else 0
-    shown = re.split('[?#]', url, maxsplit=1)[0]
-    return shown[:start] + shown[max(start, url.rfind('@') + 1) :]
-
-
-def _of_text(error: BaseException) -> bool:
-    """Tell whether nothing but text, numbers and such errors made *error*."""
-    return not isinstance(error, UnicodeError) and all(
-        _of_text(arg)
-        if isinstance(arg, BaseException)
-        else isinstance(arg, str | int | float | None)
-        for arg in error.args
-    )
-
-
-def log(level: int, message: str, *args: object) -> None:
-    """Log without ever failing: a broken handler must not break a stream."""
-    with contextlib.suppress(Exception):
-        LOG.log(level, message, *args)
-
-
-# What a stream does after each chunk. Wanted: on a thread without a hub, or
-# before the interval is over, as near to nothing as can be; a yield at the
-# price of the switch; a trace that costs nothing while it is off. So a stream
-# asks due() first, and only when that is true puts the chunk where an
-# interruption cannot lose it and calls take(). Whether there is a trace is
-# settled when the stream is made: an untraced stream counts nothing.
-
-
-class Turns:
-    """When one stream yields: after each chunk, or once an interval."""
-
-    __slots__ = ('_interval', 'until')
-
-    # Whether each chunk is to be told about, even where nothing yields.
-    traced = False
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        # Nothing is due before that; 0 where there is no interval.
-        self.until = time.monotonic() + interval if interval else 0.0
-
-    def due(self) -> Any:
-        """Return the hub that is to have a turn now, None where none is.
-
-        eventlet's own ``get_hub`` would make a hub, which holds a descriptor
-        for epoll until the thread ends. There is no public way to only look,
-        so this looks where ``get_hub`` keeps it: in a thread-local of that
-        module, named so since long before the oldest eventlet admitted here.
-        Its ``__dict__`` is asked because a missing attribute of a
-        thread-local costs ten times as much.
-        """
-        if self.until and time.monotonic() < self.until:
-            return None
-        if 'eventlet.hubs' not in sys.modules:
-            return None
-        try:
-            return sys.modules['eventlet.hubs']._threadlocal.__dict__.get(
-                'hub'
-            )
-        except AttributeError:  # in the middle of its import
-            return None
-
-    def take(self, hub: Any, chunk: object) -> None:
-        """Let every other green thread that is ready run once: a yield.
-
-        *chunk* is the one that was just taken. Whatever is thrown into the
-        green thread meanwhile comes out here, so it must be in a safe place.
-
-        This does what ``eventlet.sleep(0)`` does, less finding the hub again.
-        In the hub's own green thread (a timer's callback, or a coroutine on
-        the asyncio hub) nothing can be yielded to, and nothing happens.
-        """
-        current = hub.greenlet.getcurrent()
-        if current is hub.greenlet:
-            return
-        wakeup = _Wakeup(current.switch, self)
-        hub.add_timer(wakeup)
-        woken = None
-        try:
-            woken = hub.switch()
-        finally:
-            # Not so where it was interrupted, or switched to by another.
-            if woken is not self:
-                wakeup.called = True
-                hub.timer_canceled(wakeup)
-            if self._interval:
-                self.until = time.monotonic() + self._interval
-
-    def end(self) -> None:
-        """Hear that the stream has ended; once or often is the same."""
-
-
-_ALWAYS = Turns(0)
-
-
 def current_hub() -> Any:
-    """Return the calling thread's hub, None where it has none; make none."""
-    return _ALWAYS.due()
+    """Return the hub of the calling native thread, None where it has none.
+
+    eventlet offers ``get_hub()`` only, which makes a hub, and with it an
+    epoll descriptor that stays open until the thread ends. The thread-local
+    read here is the one private part of eventlet that this module uses. Its
+    ``__dict__`` answers ten times faster than an attribute that is missing.
+    """
+    hubs = sys.modules.get('eventlet.hubs')
+    if hubs is None:
+        return None
+    try:
+        return hubs._threadlocal.__dict__.get('hub')
+    except AttributeError:  # eventlet.hubs is still being imported
+        return None
 
 
-class TracedTurns(Turns):
-    """Turns that tell the log, at DEBUG, about each yield and the end."""
+# The streams of one hub that wait to go on. Wanted: join at the end; let the
+# first one go, once in each round of the hub; leave from anywhere, when a
+# yield is interrupted. Promised: a round runs one stream, so that everything
+# else on the hub waits for one slice at most, whatever the number of streams.
+# Joining and going cost O(1), and leaving early O(n). Plan: a deque, and a
+# timer of 0 seconds whose callback switches to the first entry. A hub runs a
+# timer that was set in a callback in its next round, after a look at its
+# sockets. So the timer is set again when a slice is over: set before it, the
+# timer would come ahead of those that fell due meanwhile. An entry leaves the
+# queue after its slice, and the timer is looked at by every stream that comes:
+# an exception between any two steps leaves nothing that the next one cannot
+# mend.
+
+
+class Queue:
+    """The streams of one hub that wait, and until when the others may run."""
+
+    __slots__ = ('_hub', '_loop', '_timer', '_waiting', 'deadline')
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        # What wakes them: the ``switch`` of their green threads.
+        self._waiting: collections.deque[Any] = collections.deque()
+        # The timer that was set last, and the hub's green thread that had it:
+        # hub.abort() drops all timers, and ends that green thread.
+        self._timer: Any = None
+        self._loop: Any = None
+        # Streams with an interval run on until then, by time.monotonic().
+        self.deadline = 0.0
+
+    def wait(self, interval: float) -> None:
+        """Let the hub run everything else, and return in turn."""
+        hub = self._hub
+        loop = hub.greenlet
+        current = loop.getcurrent()
+        if current is loop:
+            return  # the hub itself has nothing to yield to
+        let_in = False
+        self._waiting.append(current)
+        try:
+            timer = self._timer
+            if timer is None or timer.called:
+                self._set_timer()
+            elif loop is not self._loop or loop.dead:
+                timer.cancel()
+                self._set_timer()
+            let_in = hub.switch() is self
+        finally:
+            if not let_in and current in self._waiting:
+                self._waiting.remove(current)
+        if let_in:
+            self.deadline = interval and self._end_of_slice(interval)
+
+    def _end_of_slice(self, interval: float) -> float:
+        # The stream that was let in still counts among those in the queue.
+        share = max(interval / len(self._waiting), LEAST_SLICE)
+        return time.monotonic() + min(interval, share)
+
+    def _set_timer(self) -> None:
+        self._loop = self._hub.greenlet
+        self._timer = self._hub.schedule_call_global(0, self._let_in_one)
+
+    def _let_in_one(self) -> None:
+        waiting = self._waiting
+        if not waiting:
+            return
+        first = waiting[0]
+        try:
+            first.switch(self)
+        finally:
+            if waiting and waiting[0] is first:
+                waiting.popleft()
+            if waiting and self._timer.called:
+                self._set_timer()
+
+
+class Stream:
+    """What one source needs to yield; reads the options when it is made."""
+
+    __slots__ = ('_interrupted', '_interval')
+
+    def __init__(self, source: object) -> None:
+        options = cfg.CONF.glance_store
+        self._interval: float = options.cooperative_yield_interval
+        self._interrupted = False
+
+    def checkpoint(self) -> bool:
+        """Yield if a yield is due, and tell whether it was.
+
+        What interrupts the yield is raised, and the yield counts as made: the
+        next checkpoint returns at once, so that a caller whose every wait
+        times out still gets on.
+        """
+        # current_hub() written out: it is called for every chunk.
+        hubs = sys.modules.get('eventlet.hubs')
+        if hubs is None:
+            return False
+        try:
+            hub = hubs._threadlocal.__dict__.get('hub')
+            if hub is None:
+                return False
+            queue = hub.glance_store_queue
+        except AttributeError:
+            hub = current_hub()
+            if hub is None:
+                return False
+            queue = hub.glance_store_queue = Queue(hub)
+        if self._interrupted:
+            self._interrupted = False
+            return False
+        if self._interval and time.monotonic() < queue.deadline:
+            return False
+        if hub.greenlet.getcurrent() is hub.greenlet:
+            return False  # the hub itself has nothing to yield to
+        try:
+            queue.wait(self._interval)
+        except BaseException:
+            self._interrupted = True
+            raise
+        return True
+
+    def counted(
+        self, fetch: Callable[P, T], of_items: bool = False
+    ) -> Callable[P, T]:
+        """Return *fetch*, or what tells the trace about its answers."""
+        return fetch
+
+    def close(self) -> None:
+        """Note the end of the stream; idempotent."""
+
+
+class TracedStream(Stream):
+    """A stream that logs its yields and its end at DEBUG."""
 
     __slots__ = (
         '_away',
+        '_begun',
         '_bytes',
         '_chunks',
         '_ended',
         '_name',
-        '_turns',
         '_yields',
     )
 
-    traced = True
-
-    def __init__(self, interval: float, source: object) -> None:
-        # Without an interval of its own: it is to hear of every chunk.
-        super().__init__(0)
-        self._turns = Turns(interval)
+    def __init__(self, source: object) -> None:
+        super().__init__(source)
         self._name = name_of(source)
         self._chunks = self._bytes = self._yields = 0
         self._away = 0.0
-        self._ended = False
+        self._begun = self._ended = False
 
-    def due(self) -> Any:
-        return self
-
-    def take(self, _: Any, chunk: object) -> None:
-        size = _size_of(chunk)
-        if size != 0:
-            self._chunks += 1
-            self._bytes += size or 0
-        hub = self._turns.due()
-        if hub is not None:
-            self._yield(hub, chunk)
-        elif size != 0 and self._chunks == 1 and current_hub() is None:
-            self._log('does not yield: this thread has no hub')
-
-    def _yield(self, hub: Any, chunk: object) -> None:
+    def checkpoint(self) -> bool:
+        if not self._begun:
+            self._begun = True
+            if current_hub() is None:
+                self._log('runs on a thread without a hub, never yields')
         left = time.monotonic()
+        yielded = True  # as it is where the yield is interrupted
         try:
-            self._turns.take(hub, chunk)
+            yielded = super().checkpoint()
         finally:
-            away = time.monotonic() - left
-            self._yields += 1
-            self._away += away
-            self._log('yielded, away for %.6f s', away)
+            if yielded:
+                away = time.monotonic() - left
+                self._yields += 1
+                self._away += away
+                self._log('yielded, away for %.6f s', away)
+        return yielded
 
-    def end(self) -> None:
+    def counted(
+        self, fetch: Callable[P, T], of_items: bool = False
+    ) -> Callable[P, T]:
+        def counting(*args: P.args, **kwargs: P.kwargs) -> T:
+            answer = fetch(*args, **kwargs)
+            if of_items or answer:
+                self._chunks += 1
+                self._bytes += _bytes_of(answer)
+            elif answer is not None and args[:1] != (0,):
+                self.close()
+            return answer
+
+        return counting
+
+    def close(self) -> None:
         if not self._ended:
             self._ended = True
             self._log(
-                'ended: yields: %d, away for %.6f s', self._yields, self._away
+                'ended: %d yields, away for %.6f s', self._yields, self._away
             )
 
     def _log(self, event: str, *args: object) -> None:
-        log(
-            logging.DEBUG,
-            f'%s: %d chunks, %d bytes: {event}',
-            self._name,
-            self._chunks,
-            self._bytes,
-            *args,
-        )
+        # A handler that raises must not break the stream.
+        with contextlib.suppress(Exception):
+            LOG.debug(
+                f'%s: %d chunks, %d bytes: {event}',  # noqa: G004
+                self._name,
+                self._chunks,
+                self._bytes,
+                *args,
+            )
 
 
-def _size_of(chunk: object) -> int | None:
-    """Return how many bytes (of text: characters) *chunk* holds.
+def _bytes_of(item: object) -> int:
+    if isinstance(item, memoryview):
+        return item.nbytes
+    return len(item) if isinstance(item, bytes | bytearray | str) else 0
 
-    None is for an item that is no image data: it counts as a chunk, but its
-    bytes are not known.
+
+def stream_over(source: object) -> Stream:
+    """Return a new stream, traced where the log is at DEBUG now."""
+    debug = LOG.isEnabledFor(logging.DEBUG)
+    return TracedStream(source) if debug else Stream(source)
+
+
+def name_of(source: Any) -> str:
+    """Return how the log names *source*: its type, and the name of a file.
+
+    The name is quoted and cut. A URL keeps its scheme, host and path only.
     """
-    if chunk is None:
-        return 0
-    if isinstance(chunk, memoryview):
-        return chunk.nbytes
-    if isinstance(chunk, bytes | bytearray | str):
-        return len(chunk)
-    return None
-
-
-def turns(source: object) -> Turns:
-    """Return the turns of a new stream over *source*."""
-    interval = cfg.CONF.glance_store.cooperative_yield_interval
-    if LOG.isEnabledFor(logging.DEBUG):
-        return TracedTurns(interval, source)
-    return Turns(interval)
+    kind = type(source).__name__[:200]
+    try:
+        name = os.fsdecode(source.name)
+    except Exception:  # no name, or a descriptor, or not a name at all
+        return kind
+    if '://' in name:
+        scheme, _, rest = re.split('[?#]', name)[0].partition('://')
+        name = f'{scheme}://{rest.rpartition("@")[2]}'
+    return f'{kind} {name[:200]!r}'

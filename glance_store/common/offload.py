@@ -10,17 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reads of regular files in eventlet's native thread pool.
+"""Reads that would wait for storage, made in eventlet's thread pool.
 
-Storage that takes its time over a read stops the hub for as long: a regular
-file always counts as ready, so there is nothing a hub could wait for. A
-thread of the pool can wait instead, and the green thread waits for that one.
+A regular file always counts as ready, so that slow storage stops a hub. Here
+a thread of the pool waits for it, and only one green thread for that. What the
+page cache holds is read in place.
 """
 
 from collections.abc import Callable
 import errno
 import importlib
 import io
+import operator
 import os
 import stat
 import sys
@@ -29,145 +30,185 @@ from typing import Any
 
 from oslo_config import cfg
 
+from glance_store.common import buffers
 from glance_store.common import cooperation
 
+# One answer of the page cache stands for this many bytes.
+_WINDOW = 1024 * 1024
 
-def wanted(source: Any) -> bool:
-    """Tell whether reads of a new stream over *source* are to be offloaded."""
-    return cfg.CONF.glance_store.offload_file_reads and _suits(source)
+# The size of a read without one; what is missing of it is still above half.
+_ALL = sys.maxsize
 
 
-def _suits(source: Any) -> bool:
-    """Tell whether *source* is a regular file, read as the system does it.
+def reads_of(
+    fd: Any, read: Callable[..., Any], checkpoint: Callable[[], object]
+) -> 'Reads | None':
+    """Return what offloads the reads of *fd*, None where *fd* stays put.
 
-    A socket or a pipe must stay on its hub. So must eventlet's files, and
-    what only wraps a file: in another thread its reading might want a hub
-    there. That leaves the classes of the io module, and what is derived from
-    them.
+    Sockets, pipes and eventlet's own files need the hub of their thread.
     """
+    fd = fd.file if isinstance(fd, tempfile._TemporaryFileWrapper) else fd
+    classes = (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)
+    if not cfg.CONF.glance_store.offload_file_reads:
+        return None
+    if not isinstance(fd, classes) or type(fd).__module__.startswith(
+        'eventlet.'
+    ):
+        return None
     try:
-        if isinstance(source, tempfile._TemporaryFileWrapper):
-            source = source.file
-        if not isinstance(source, _FILES):
-            return False
-        green = type(_innermost(source)).__module__.startswith('eventlet.')
-        return not green and is_regular(source)
-    except Exception:  # of a class derived from them, or said to be so
-        return False
-
-
-def is_regular(source: Any) -> bool:
-    """Tell whether a regular file is behind *source*, which has a fileno."""
-    return stat.S_ISREG(os.fstat(source.fileno()).st_mode)
-
-
-_FILES = (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)
-
-
-def _innermost(source: Any) -> Any:
-    """Return what is below the text and buffer layers of the io module."""
-    for layer in ('buffer', 'raw'):
-        source = getattr(source, layer, source)
-    return source
-
-
-def possible() -> bool:
-    """Tell whether the calling thread has a hub that the pool answers."""
-    return _pool() is not None
+        if not stat.S_ISREG(os.fstat(fd.fileno()).st_mode):
+            return None
+    except (OSError, ValueError):  # in memory only, or closed
+        return None
+    _pool()  # made with the first stream: it takes some 20 ms
+    return Reads(fd, read, checkpoint)
 
 
 def _pool() -> Any:
-    """Return eventlet's pool, as a module, None where it is of no use.
+    """Return eventlet's pool, None where it cannot answer the caller.
 
-    There is one pool in a process. It answers the hub that was the first to
-    use it, and no other, and its threads do not outlive a fork. Nor can the
-    hub's own green thread wait for anything.
+    A process has one pool. It answers the hub that was the first to use it,
+    which only the private ``_coro`` tells, and its threads end with a fork.
     """
     hub = cooperation.current_hub()
-    if hub is None or _pool_was_lost:
+    if hub is None or hub.greenlet.getcurrent() is hub.greenlet or _lost:
         return None
-    if hub.greenlet.getcurrent() is hub.greenlet:
-        return None
-    # Where there is a hub, eventlet is there. This part of it may not be.
     pool = importlib.import_module('eventlet.tpool')
     pool.setup()
-    # The pool has no such thing where it could not be made.
-    parent = getattr(pool._coro, 'parent', None)
-    return pool if pool._nthreads and parent is hub.greenlet else None
+    answers = getattr(pool._coro, 'parent', None) is hub.greenlet
+    return pool if answers else None
 
 
-_pool_was_lost = False
+_lost = False
 
 
-def _after_fork() -> None:
-    global _pool_was_lost
-    pool = sys.modules.get('eventlet.tpool')
-    _pool_was_lost = getattr(pool, '_setup_already', False)
+def _lose_pool() -> None:
+    global _lost
+    _lost = 'eventlet.tpool' in sys.modules
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_lose_pool)
 
 
-class Job:
-    """One read in the pool, which goes on whoever stops waiting for it."""
+class _Job:
+    """One read in the pool, which goes on when its caller stops waiting."""
 
-    def __init__(
-        self, read: Callable[..., Any], args: Any, kwargs: Any
-    ) -> None:
-        self.asked = args, kwargs
-        self._read = read
+    def __init__(self, pool: Any, read: Callable[..., Any], size: int) -> None:
         self._process = os.getpid()
-        # What the hub hears of the pool, and what is there for everybody
-        # else. The latter is native, monkey-patched or not.
-        self._answered: Any = None
+        self._error: BaseException | None = None
+        self._answer: Any = None
+        # For a thread that the pool does not answer. Monkey-patched or not,
+        # this one is native.
         patcher = sys.modules['eventlet.patcher']
         self._done = patcher.original('threading').Event()
-        self._answer: Any = None
-        self._error: BaseException | None = None
+        spawn = sys.modules['eventlet'].spawn
+        self._green_thread = spawn(pool.execute, self._run, read, size)
 
-    def lost(self) -> bool:
-        """Tell whether only a parent process will ever know the answer."""
-        return self._process != os.getpid()
-
-    def wait(self) -> None:
-        """Wait for the answer; the first to wait sets the read going.
-
-        As many as like may wait and stop waiting: that takes no thread of the
-        pool. Where the pool is of no use, the thread waits as a whole.
-        """
-        if self.lost():
-            self._error = OSError(errno.ECANCELED, 'lost in a fork: fd.read')
-            return
-        if self._done.is_set():
-            return
-        pool = _pool()
-        if self._answered is None:
-            if pool is None:
-                self._run()
-                return
-            # As tpool.execute does it, which would have one waiter only.
-            self._answered = pool.event.Event()
-            pool._reqq.put((self._answered, self._run, (), {}))
-        if pool is None:
-            self._done.wait()
-        else:
-            self._answered.wait()
-
-    def _run(self) -> None:
+    def _run(self, read: Callable[..., Any], size: int) -> None:
         try:
-            args, kwargs = self.asked
-            self._answer = self._read(*args, **kwargs)
+            self._answer = read(-1 if size > _ALL // 2 else size)
         except BaseException as exc:
             self._error = exc
-        finally:
-            self._done.set()
+        self._done.set()
 
-    def result(self) -> Any:
-        """Return what was read, or raise what was raised."""
-        error, self._error = self._error, None
-        if error is None:
-            return self._answer
-        try:
-            raise error
-        finally:
-            del error
+    def wait(self) -> None:
+        if self._process != os.getpid():
+            raise OSError(errno.ECANCELED, 'fd: a read was lost in a fork')
+        (self._green_thread if _pool() else self._done).wait()
+
+    def answer(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+class Reads:
+    """The reads of one regular file, in place or in the pool."""
+
+    def __init__(
+        self,
+        fd: Any,
+        read: Callable[..., Any],
+        checkpoint: Callable[[], object],
+    ) -> None:
+        self._fd = fd
+        self._read = read
+        self._checkpoint = checkpoint
+        # Bytes ahead in the page cache; None where it cannot be asked.
+        text = isinstance(fd, io.TextIOBase)
+        can_ask = hasattr(os, 'RWF_NOWAIT') and not text
+        self._cached = 0 if can_ask else None
+        # The read under way; it keeps its answer until fetch() returns that.
+        self._job: _Job | None = None
+        # From a read in the pool on, until all that it gave is returned.
+        self._buffer: buffers.Buffer | None = None
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        """Read as the file does, with one checkpoint."""
+        size = _size_asked(args)
+        if self._buffer is None:
+            if self._is_cached(size) or _pool() is None:
+                self._checkpoint()
+                return self._read(*args, **kwargs)
+            self._buffer = buffers.Buffer(self.fetch, 'fd')
+        answer = self._buffer.take(size)
+        if not self._buffer.may_hold():
+            self._buffer = None
+        return answer
+
+    def fetch(self, size: int) -> Any:
+        """Read in the pool what would wait; the checkpoint comes after it."""
+        if self._job is None and not self._is_cached(size):
+            pool = _pool()
+            self._job = pool and _Job(pool, self._read, size)
+        if self._job is None:
+            self._checkpoint()
+            return self._read(size)
+        self._job.wait()
+        self._checkpoint()
+        job, self._job = self._job, None
+        return job.answer()
+
+    def close(self) -> None:
+        """Wait for the read under way, and drop what was read."""
+        if self._job is not None:
+            self._job.wait()
+        self._job = self._buffer = None
+
+    def _is_cached(self, size: int) -> bool:
+        """Tell whether the page cache holds the next *size* bytes: a hint."""
+        cached = self._cached
+        if cached is None or size > _ALL // 2:
+            return False
+        if cached < size:
+            cached = self._cached = self._ask(size)
+            if cached is None or cached < size:
+                return False
+        self._cached = cached - size
+        return True
+
+    def _ask(self, size: int) -> int | None:
+        """Ask for the last byte of a window, or else of the next read."""
+        descriptor = self._fd.fileno()
+        position = self._fd.tell()
+        for ahead in (max(size, _WINDOW), size):
+            # Past the end the kernel answers at once, cached or not.
+            end = min(position + ahead, os.fstat(descriptor).st_size)
+            try:
+                if end <= position or os.preadv(
+                    descriptor, [bytearray(1)], end - 1, os.RWF_NOWAIT
+                ):
+                    return ahead
+            except BlockingIOError:
+                pass
+            except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
+                return None
+        return 0
+
+
+def _size_asked(args: tuple[Any, ...]) -> int:
+    try:
+        size = operator.index(args[0]) if args and args[0] is not None else -1
+    except TypeError:
+        return 0  # for the file to refuse
+    return size if size >= 0 else _ALL

@@ -17,62 +17,38 @@ mutable) is seen by the next stream and by none that is already under way.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from oslo_config import cfg
-from oslo_config import types
-
-
-class Size(types.Integer):
-    """A number of bytes; unlike any other integer it is never empty."""
-
-    def __call__(self, value: Any) -> Any:
-        # Not bool, which is an int, nor a float, which would lose its point.
-        fits = type(value) in (str, int)
-        size = super().__call__(value) if fits else None
-        if size is None:
-            raise ValueError(f'{value!r} is not a number of bytes')
-        return size
-
-
-class Seconds(types.Float):
-    """A time; unlike any other float it is a number, NaN is none."""
-
-    def __call__(self, value: Any) -> Any:
-        seconds = super().__call__(value)
-        if seconds is None or seconds != seconds:
-            raise ValueError(f'{value!r} is not a number of seconds')
-        return seconds
-
 
 GROUP = 'glance_store'
 
 OPTS = [
-    cfg.Opt(
+    cfg.IntOpt(
         'default_chunk_size',
-        type=Size(min=1),
+        min=1,
         default=65536,
         mutable=True,
         help="""
-How many bytes a chunk holds where the caller names no ``chunk_size``.
+Bytes that a chunk holds where the caller names no ``chunk_size``.
 
-Small chunks make a stream yield often and cost more for each byte; large
-ones are cheaper, and keep everything else on the hub waiting for longer.
+A stream yields between two chunks. Larger chunks cost less for each byte, and
+everything else on the hub waits longer for each.
 """,
     ),
-    cfg.Opt(
+    cfg.FloatOpt(
         'cooperative_yield_interval',
-        type=Seconds(min=0),
+        min=0,
         default=0,
         mutable=True,
         help="""
-How long a stream may run between two cooperative yields, in seconds.
+Longest time that streams run between two cooperative yields, in seconds.
 
-0 yields after every chunk, which is the fairest. With 0.001 a stream keeps
-the hub for up to a millisecond and saves most of what yielding costs. The
-interval is each stream's own: with many streams at once, a green thread may
-wait for as many intervals as there are streams. Threads without a hub do not
-yield, whatever this option says.
+0 yields at every chunk. With 0.01, everything else on the hub waits for 10
+milliseconds at most, or for one chunk where that takes longer. Many streams on
+one hub share the interval, down to 1 millisecond each, so that the limit holds
+for any number of streams. A service with many clients sets an interval,
+because each yield costs a look at all their sockets. Threads without a hub
+never yield.
 """,
     ),
     cfg.BoolOpt(
@@ -80,22 +56,22 @@ yield, whatever this option says.
         default=False,
         mutable=True,
         help="""
-Read regular files in eventlet's native thread pool.
+Read regular files in eventlet's native thread pool where storage is slow.
 
-Slow storage, such as a busy network file system, then keeps only the stream
-that reads from it waiting, and not everything else on the hub. On fast
-storage each read costs much more than it would without. Sockets and pipes
-are never read this way, and threads without a hub read as they always do.
+Each read asks the page cache first. What the page cache holds is read in
+place, at almost the speed of a direct read. Everything else is read in the
+pool, so that slow storage keeps one stream waiting and not the whole hub.
+Sockets and pipes are never offloaded.
 """,
     ),
 ]
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """Return the options and their group, for the sample generator."""
+    """Return the options and their group, for ``oslo-config-generator``."""
     return [(GROUP, OPTS)]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Make the options known to *conf*; once or often is the same."""
+    """Register the options with *conf*; idempotent."""
     conf.register_opts(OPTS, group=GROUP)

@@ -12,54 +12,68 @@
 
 """System-level utilities and helper functions.
 
-What image stores stream through: helpers that cut a source into chunks, and
-wrappers that let the other green threads of a service run between two chunks
-while an image goes by. On native threads, which need no such help, they cost
-next to nothing.
+The helpers through which image stores stream: they cut a source into chunks,
+and let the other green threads of a service run between two chunks.
 
-A few words are used in one sense only. The *hub* is eventlet's event loop,
-at most one for a native thread; what it schedules are *green threads*; a
-*yield* is a cooperative one, as ``eventlet.sleep(0)`` does. A *file-like* has
-a ``read``; an *iterable* has none, and ``iter()`` takes it.
+Every call on a cooperative stream yields first, then fetches from its source,
+and returns at once. So a stream holds nothing of its source during a yield,
+and an interrupted yield (an ``eventlet.Timeout``, a kill) loses nothing: call
+again. ``glance_store.common.cooperation`` decides when a yield is due, and
+which stream goes next.
 
-A yield can be interrupted, by an ``eventlet.Timeout``, a kill, or anything
-else thrown into the green thread. No wrapper here loses anything by that:
-what was taken from the source stays with the stream, and the next call on it
-hands that out first.
+A *file-like* has a ``read``. An *iterable* has none, and ``iter()`` takes it.
 """
 
-import collections
-from collections.abc import Callable, Iterable, Iterator
-import contextlib
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import errno
-import functools
 import hashlib
-import inspect
-import io
-import itertools
-import logging
-import math
 import operator
-import os
 import re
 import sys
-import time
+import tempfile
 from typing import Any
+from typing import cast
+from typing import Generic
+from typing import overload
+from typing import ParamSpec
+from typing import Protocol
+from typing import TypeGuard
+from typing import TypeVar
 
 from oslo_concurrency import lockutils
 from oslo_config import cfg
 
+from glance_store.common import buffers
 from glance_store.common import cooperation
 from glance_store.common import offload
 
 synchronized = lockutils.synchronized_with_prefix('glance_store-')
+
+P = ParamSpec('P')
+T = TypeVar('T')
+T_co = TypeVar('T_co', covariant=True)
+Data = TypeVar('Data', bytes, str)
+Data_co = TypeVar('Data_co', bytes, str, covariant=True)
+
+
+class Readable(Protocol[Data_co]):
+    """A file-like whose ``read`` takes a size."""
+
+    def read(self, size: int, /) -> Data_co: ...
+
+
+class SupportsRead(Protocol[P, T_co]):
+    """A file-like whose ``read`` takes any arguments."""
+
+    def read(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
 
 
 class _Unnamed(int):
     """The size a caller did not name: shown as documented, told apart."""
 
 
-# Not the 65536 of a caller, who means just that whatever the option says.
 _UNNAMED = _Unnamed(65536)
 
 _match_uuid = re.compile(
@@ -67,12 +81,11 @@ _match_uuid = re.compile(
 ).fullmatch
 
 
-def is_uuid_like(val: object) -> bool:
-    """Tell whether a value is a UUID written in its canonical form.
+def is_uuid_like(val: object) -> TypeGuard[str]:
+    """Tell whether a value is a UUID in its canonical form.
 
-    That form is a ``str`` of 32 lower-case hexadecimal digits in groups of
-    8, 4, 4, 4 and 12, joined by hyphens: how :rfc:`9562` has UUIDs written
-    out, and how ``str(uuid.UUID(...))`` writes them.
+    That form is a ``str`` of 32 lower-case hexadecimal digits, in groups of
+    8, 4, 4, 4 and 12 joined by hyphens: ``str(uuid.UUID(...))`` gives it.
 
     >>> is_uuid_like('b6dc0ed4-8b3f-4e4c-a9a5-3f4b3d7d4a1e')
     True
@@ -80,924 +93,436 @@ def is_uuid_like(val: object) -> bool:
     False
 
     :param val: a value of any type
-    :returns: False for everything else, upper case, braces, a ``urn:uuid:``
-        in front and a ``uuid.UUID`` among it; it never raises
+    :returns: False for everything else: upper case, braces, a ``urn:uuid:``
+        in front, a ``uuid.UUID``
     """
-    try:
-        return isinstance(val, str) and _match_uuid(val) is not None
-    except Exception:  # of an object that lies about its class
-        return False
+    return isinstance(val, str) and _match_uuid(val) is not None
 
 
 def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
-    """Return a new hash object for an algorithm known by its name.
+    """Return a new hash object for the name of an algorithm.
 
     >>> get_hasher('md5', usedforsecurity=False).digest_size
     16
 
-    :param hash_algo: a name that :func:`hashlib.new` takes, or anything
+    :param hash_algo: a name that :func:`hashlib.new` takes, or an object
         whose ``str()`` is one
-    :param usedforsecurity: False where the hash protects nothing, as a
-        checksum does; only so will a system in FIPS mode give an MD5
-    :raises ValueError: where the algorithm is not to be had
+    :param usedforsecurity: False for a checksum, which a system in FIPS mode
+        may then compute by MD5
+    :raises ValueError: if there is no such algorithm
     """
     name = str(hash_algo)
+    if name == 'md5':
+        # By this name the shipped tests replace it.
+        return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
     try:
-        if name == 'md5':
-            # By its own name, as the released module does: what the shipped
-            # tests put in its place is there.
-            return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
         return hashlib.new(name, usedforsecurity=usedforsecurity)
-    # The latter for a name that hashlib cannot even look up.
     except (ValueError, TypeError) as exc:
-        raise ValueError(
-            f'hash_algo: there is no hash {name[:100]!r}: {exc}'
-        ) from exc
+        raise ValueError(f'hash_algo: no hash {name[:100]!r}') from exc
 
 
-# What was taken from a source and not yet handed out: chunks of bytes or of
-# text, in the order of the source. Wanted: add a chunk; take the first chunk,
-# or what is left of it; take exactly n bytes, over as many chunks as that
-# needs, be they here or still to be fetched. Promised: adding a chunk and
-# taking a whole one is O(1) and copies nothing; taking n bytes costs n,
-# however large the chunks and however many; gathering n bytes holds those and
-# one chunk; and a fetch that is interrupted costs nothing but itself. So a
-# chunk that was begun stays where it is, with a mark of how far, and what is
-# gathered grows in one place that outlives the call.
+def chunkiter(
+    fp: Readable[Data], chunk_size: int = _UNNAMED
+) -> Iterator[Data]:
+    """Cut a file-like into chunks of one size.
 
+    Every chunk but the last holds exactly *chunk_size*, however short the
+    answers of ``fp.read`` are: a part of a multi-part upload stays whole when
+    a socket is slow.
 
-class _Buffer(collections.deque[Any]):
-    __slots__ = ('begun', 'gathered')
-
-    def __init__(self) -> None:
-        super().__init__()
-        # How much of the first chunk was handed out.
-        self.begun = 0
-        # What an interrupted gather() has so far. It comes before the chunks,
-        # of which there are none then.
-        self.gathered: Any = None
-
-    def size(self) -> int:
-        return sum(map(len, self)) - self.begun
-
-    def cut(self, size: int) -> Any:
-        """Remove *size* bytes of the first chunk; None if it has no more."""
-        if not self:
-            return None
-        begun = self.begun
-        end = begun + size
-        chunk = self[0]
-        if end >= len(chunk):
-            return None
-        self.begun = end
-        return _unchangeable(chunk[begun:end])
-
-    def take_chunk(self) -> Any:
-        """Remove the first chunk, or what is left of it."""
-        chunk = self.popleft()
-        if self.begun:
-            chunk = chunk[self.begun :]
-            self.begun = 0
-        return _unchangeable(chunk)
-
-    def take(self, size: int) -> Any:
-        """Remove the first *size* bytes, or all where it has fewer."""
-        return self.gather(size, self._fetch_nothing)
-
-    @staticmethod
-    def _fetch_nothing(_: int) -> bytes:
-        return b''
-
-    def gather(self, size: int, fetch: Callable[[int], Any]) -> Any:
-        """Remove the first *size* bytes, and have those fetched it has not.
-
-        *fetch* is told how many are missing, and returns a chunk of any size;
-        an empty one ends it. Where it raises, the next call goes on there.
-        """
-        gathered = self.gathered
-        if gathered is None:
-            piece = self._first_piece(size, fetch)
-            if len(piece) == size or not piece:
-                return piece
-            text = isinstance(piece, str)
-            gathered = self.gathered = io.StringIO() if text else io.BytesIO()
-            gathered.write(piece)
-        missing = size - gathered.tell()
-        while missing > 0 and (piece := self._first_piece(missing, fetch)):
-            missing -= gathered.write(piece)
-        self.gathered = None
-        return gathered.getvalue()
-
-    def _first_piece(self, size: int, fetch: Callable[[int], Any]) -> Any:
-        if not self:
-            chunk = fetch(size)
-            if len(chunk) <= size:
-                return chunk
-            self.append(chunk)
-        piece = self.cut(size)
-        return self.take_chunk() if piece is None else piece
-
-    def settle(self, size: int = 0) -> None:
-        """Let what was gathered for more than *size* be a chunk as others.
-
-        Only for one that has *gathered*: who reads small pieces looks there
-        before, which makes them a tenth faster.
-        """
-        if self.gathered.tell() > size:
-            self.appendleft(self.gathered.getvalue())
-            self.gathered = None
-
-
-def _unchangeable(chunk: Any) -> Any:
-    return chunk if isinstance(chunk, bytes | str) else bytes(chunk)
-
-
-def chunkiter(fp: Any, chunk_size: int = _UNNAMED) -> Iterator[Any]:
-    """Iterate over a file-like by chunks of one size.
-
-    Every chunk but the last holds exactly *chunk_size*, however little each
-    ``fp.read`` answers: the parts of a multi-part upload do not shrink
-    because a socket was slow.
-
+    >>> import io
     >>> list(chunkiter(io.BytesIO(b'abcdefgh'), 3))
     [b'abc', b'def', b'gh']
 
-    It is lazy, one chunk at a time. An exception that ``fp.read`` raises
-    comes out of ``next()``, and the call after that goes on where it was.
+    It is lazy, one chunk at a time, and makes no yield of its own. After an
+    exception of ``fp.read``, the next call goes on where it was.
 
-    :param fp: a file-like, binary or text; its owner closes it
-    :param chunk_size: bytes a chunk (text: characters), at least 1; by
-        default what ``[glance_store] default_chunk_size`` says, 65536 where
-        it says nothing
+    :param fp: a file-like, binary or text; the caller closes it
+    :param chunk_size: maximum size of a chunk in bytes (text: characters), at
+        least 1; defaults to ``[glance_store] default_chunk_size``
     :returns: an iterator of ``bytes``, or of ``str`` where *fp* is text
-    :raises TypeError: at once, where *fp* has no ``read`` or *chunk_size* is
-        no integer
-    :raises ValueError: at once, where *chunk_size* is below 1
-    :raises BlockingIOError: from ``next()``, where *fp* is non-blocking and
-        has nothing yet; what had been read before is handed out first
-    :raises TypeError: from ``next()``, and from each one after it, where *fp*
-        answers what is no data, or text among bytes
-    :raises RuntimeError: from ``next()``, where another green thread is in
-        the middle of it, or ``fp.read`` raised ``StopIteration``
+    :raises TypeError: at the call, if *fp* has no ``read`` or *chunk_size* is
+        no integer; from ``next()``, if *fp* answers anything but data
+    :raises ValueError: at the call, if *chunk_size* is below 1
+    :raises BlockingIOError: from ``next()``, if ``fp.read`` answers None
+    :raises RuntimeError: from ``next()``, if another green thread is in the
+        middle of it, or ``fp.read`` raises ``StopIteration``
     """
-    return _chunks(fp, 'fp', chunk_size)
+    return _Chunks(fp, 'fp', chunk_size)
+
+
+@overload
+def chunkreadable(
+    iter: Readable[Data], chunk_size: int = ...
+) -> Iterator[Data]: ...
+
+
+@overload
+def chunkreadable(iter: T, chunk_size: int = ...) -> T: ...
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
-    """Give a file-like to :func:`chunkiter`, and anything else back.
+    """Cut a file-like into chunks of one size; return anything else as it is.
 
     >>> chunks = [b'a', b'b']
     >>> chunkreadable(chunks) is chunks
     True
 
-    :param iter: a file-like, or an iterable of chunks
-    :param chunk_size: as in :func:`chunkiter`, for a file-like
+    :param iter: a file-like, for :func:`chunkiter`; or an iterable of chunks
+    :param chunk_size: maximum size of a chunk, as in :func:`chunkiter`
     :returns: an iterator of chunks for a file-like, else the same object
     :raises TypeError: as :func:`chunkiter` does
     :raises ValueError: as :func:`chunkiter` does
     """
-    if not hasattr(iter, 'read'):
-        return iter
-    return _chunks(iter, 'iter', chunk_size)
+    if hasattr(iter, 'read'):
+        return _Chunks(iter, 'iter', chunk_size)
+    return iter
 
 
-def _chunks(source: Any, parameter: str, chunk_size: int) -> Iterator[Any]:
-    size = _checked_size(chunk_size)
-    read = _read_of(source, parameter)
-    if offload.wanted(source):
-        read = _OffloadedReads(read, cooperation.Turns(math.inf)).read
-        return _Chunks(read, size, parameter)
-    chunks = _Chunks(read, size, parameter)
-    in_full = _bytes_in_full(source) // size
-    if in_full < 1:
-        return chunks
-    answers = iter(functools.partial(read, size), b'')
-    return itertools.chain(itertools.islice(answers, in_full), chunks)
+class _PartBuffer(buffers.Buffer):
+    """A buffer over reads, where None means that nothing is there yet."""
+
+    __slots__ = ()
+
+    def checked(self, chunk: Any) -> Any:
+        if chunk is None:
+            raise BlockingIOError(errno.EAGAIN, 'nothing to read yet')
+        return super().checked(chunk)
 
 
-def _bytes_in_full(source: Any) -> int:
-    """Return up to how many bytes each read answers what it was asked for.
+class _Chunks(Iterator[Data]):
+    """The chunks of a file-like, all of one size but the last."""
 
-    A regular file does, through the buffer of the io module, as far as it is
-    long: what it answers are chunks already. Iterating over those as they
-    come is 15 % faster at 4 KiB, and 5 % at 64 KiB.
-    """
-    if type(source) is not io.BufferedReader or 'read' in vars(source):
-        return 0
-    try:
-        if type(source.raw) is io.FileIO and offload.is_regular(source):
-            return os.fstat(source.fileno()).st_size - source.tell()
-    except (OSError, ValueError):  # of one that is closed, or has no file
-        pass
-    return 0
-
-
-class _Chunks:
-    def __init__(
-        self, read: Callable[[int], Any], size: int, parameter: str
-    ) -> None:
-        self._read = read
-        self._size = size
+    def __init__(self, fp: Any, parameter: str, chunk_size: int) -> None:
+        self._size = _checked_size(chunk_size)
         self._parameter = parameter
-        # Once a part has come, the others are to be of its kind.
-        self._kind: Any = _DATA
-        self._refused: list[Any] = []
-        self._parts = _Buffer()
-        self._under_way = False
-        # Whether there is nothing to look at but the next part: none of those
-        # before it is held, and they were bytes.
-        self._plain = False
-        # What comes once the parts are handed out, when that is known.
-        self._then: type[Exception] | None = None
+        read = _read_of(fp, parameter)
+        # The yields are left to the stream that may stand on this one.
+        reads = offload.reads_of(fp, read, checkpoint=_no_checkpoint)
+        fetch = read if reads is None else reads.fetch
+        self._take = _PartBuffer(fetch, f'{parameter}.read()').take
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        if self._under_way:
-            raise RuntimeError(f'{self._parameter}: another read is under way')
-        self._under_way = True
+    def __next__(self) -> Data:
         try:
-            if self._plain:
-                # Most often the answer is a chunk as it stands. Then this is
-                # half as fast again at 4 KiB, and 15 % faster at 64 KiB.
-                part = self._read(self._size)
-                if type(part) is bytes and len(part) == self._size:
-                    return part
-                self._plain = False
-                if part := self._checked(part):
-                    self._parts.append(part)
-            chunk = self._parts.gather(self._size, self._read_part)
-            bare = not self._parts and self._then is None
-            self._plain = bare and self._kind is _BYTES
+            chunk: Data = self._take(self._size)
         except StopIteration as exc:
-            raise _no_end_of(self._parameter) from exc
-        finally:
-            self._under_way = False
+            raise _unwanted_end(self._parameter) from exc
+        if len(chunk) < self._size:
+            self._size = 0  # the end, even where the file still grows
         if chunk:
             return chunk
-        if self._then is BlockingIOError:
-            self._then = None
-            raise BlockingIOError(
-                errno.EAGAIN, f'{self._parameter} has nothing to read yet'
-            )
         raise StopIteration
 
-    def _read_part(self, size: int) -> Any:
-        if self._then is not None:
-            return b''
-        return self._checked(
-            self._refused[0] if self._refused else self._read(size)
-        )
 
-    def _checked(self, part: Any) -> Any:
-        if part is None:
-            self._then = BlockingIOError
-            return b''
-        if not isinstance(part, self._kind):
-            self._refuse(part)
-        if not part:
-            self._then = StopIteration
-        elif self._kind is _DATA:
-            self._kind = str if isinstance(part, str) else _BYTES
-        return _unchangeable(part)
-
-    def _refuse(self, part: Any) -> None:
-        """Raise, unless it is the end that is of another kind."""
-        if isinstance(part, _DATA) and not part:
-            return
-        # Once and for all, as _ByteChunks does.
-        self._refused = [part]
-        wanted = {_DATA: 'bytes or str', str: 'str'}.get(self._kind, 'bytes')
-        raise TypeError(
-            f'{self._parameter}.read must return {wanted}, '
-            f'not {_type_name(part)}'
-        )
+def _no_checkpoint() -> None:
+    """Do nothing, where the yield is made elsewhere."""
 
 
-def cooperative_iter(iter: Iterable[Any]) -> '_CooperativeIterator':
-    """Iterate as before, and let other green threads run after each item.
+def cooperative_iter(iter: Iterable[T]) -> '_CooperativeIterator[T]':
+    """Iterate as before, and let other green threads run before each item.
 
-    On a thread with a hub, each item is fetched, the hub gets its turn (or,
-    with ``[glance_store] cooperative_yield_interval``, gets one whenever that
-    time is over), and the item is returned as it came. Where a turn is
-    interrupted, the item is returned by the next call. Green threads may
-    share one such iterator: each item goes to one of them. On a thread
-    without a hub, nothing is added to iterating.
+    Several images that a service streams at once take turns, which prevents
+    starvation: no stream keeps the hub to itself. Each step yields if a yield
+    is due, then takes an item from *iter* and returns it unchanged. On a
+    thread without a hub nothing is added to iterating.
 
     >>> list(cooperative_iter([b'abc', b'de']))
     [b'abc', b'de']
 
-    A WSGI application returns it as it stands: its ``close()`` closes *iter*,
-    and the iterator that *iter* gave, where they have a ``close``.
+    An exception of *iter* passes through. Where *iter* ends right after it
+    raised, as an interrupted generator does, the end is an error: a part of
+    an image never looks complete.
 
-    :param iter: an iterable of anything; its own errors are logged at ERROR
-        and raised as they are
-    :returns: an iterator with a ``close()``, which may be called repeatedly
-    :raises TypeError: at once, where *iter* is not iterable
+    :param iter: an iterable of items of any type; wrap it once, since each
+        wrapper yields
+    :returns: an iterator with a ``close()`` that closes *iter* where it has a
+        ``close``, as a WSGI server asks when a client goes away; idempotent
+    :raises TypeError: at the call, if *iter* is not iterable
+    :raises RuntimeError: from ``next()``, at an end that follows an exception
+        of *iter*
     """
-    items = _iter_of(iter, 'iter', 'iterable')
-    return _CooperativeIterator(iter, items, cooperation.turns(iter))
+    return _cooperative_iterator(iter, 'iter', cooperation.stream_over(iter))
 
 
-class _CooperativeIterator(cooperation.Shared):
+def _cooperative_iterator(
+    source: Any,
+    parameter: str,
+    stream: cooperation.Stream,
+    counts: bool = True,
+) -> '_CooperativeIterator[Any]':
+    try:
+        items = iter(source)
+    except TypeError as exc:
+        raise TypeError(
+            f'{parameter} must be iterable, not {type(source).__name__}'
+        ) from exc
+    fetch = items.__next__
+    if counts:
+        fetch = stream.counted(fetch, of_items=True)
+    return _CooperativeIterator(source, items, stream, fetch)
+
+
+class _CooperativeIterator(Iterator[T]):
+    """An iterator that yields to the hub before it fetches an item."""
+
     def __init__(
         self,
-        source: Any,
-        items: Iterator[Any],
-        turns: cooperation.Turns,
-        through: Callable[[Iterator[Any]], Iterator[Any]] | None = None,
+        source: object,
+        items: Iterator[T],
+        stream: cooperation.Stream,
+        fetch: Callable[[], T],
     ) -> None:
-        super().__init__()
-        self._source = source
-        self._items = through(items) if through else items
-        self._turns = turns
-        # Whether there is nothing to look at but the source, without a hub.
-        self._direct = not turns.traced
-        # Fetched and not yet returned. All that is fetched passes through
-        # here whenever there is a yield, so an interrupted one loses nothing,
-        # and whoever comes back from his gets the eldest.
-        self._kept: collections.deque[Any] = collections.deque()
-        # How many are about to come back for some of it.
-        self._awaited = 0
-        # What comes instead of a further item, when that is known.
-        self._over: BaseException | type[BaseException] | None = None
-        # What is still to be closed, the source last: its iterator may want
-        # to use it.
-        self._open = [source] if items is source else [source, items]
+        self._fetch = fetch
+        self._checkpoint = stream.checkpoint
+        self._end = stream.close
+        # What the source raised, until it gives an item again.
+        self._error: BaseException | None = None
+        self._open = [stream, items]
+        if items is not source:
+            self._open.append(source)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        # As in _Reads.read.
-        if 'eventlet.hubs' not in sys.modules and self._direct:
-            try:
-                return next(self._items)
-            except StopIteration:
+    def __next__(self) -> T:
+        self._checkpoint()
+        error = self._error
+        try:
+            item = self._fetch()
+        except StopIteration:
+            self._end()
+            if error is None:
                 raise
-            except Exception as exc:
-                self._log(exc)
-                raise
-        kept = self._kept
-        while not kept or len(kept) <= self._awaited:
-            if self.busy:
-                self.wait_for_entry()
-            self.busy = True
-            try:
-                if self._over is not None:
-                    raise self._over
-                item = next(self._items)
-            except StopIteration:
-                if len(kept) > self._awaited:
-                    break  # of one who was interrupted meanwhile
-                self._turns.end()
-                raise
-            except Exception as exc:
-                self._log(exc)
-                raise
-            finally:
-                if self.door is None:
-                    self.busy = False
-                else:
-                    self.leave()
-            # What due() asks first: to ask it here is 3 % faster at 4 KiB.
-            until = self._turns.until
-            if until and time.monotonic() < until and not kept:
-                return item
-            turn = self._turns.due()
-            if turn is None and (not kept or len(kept) <= self._awaited):
-                return item
-            kept.append(item)
-            if turn is None:
-                break
-            self._awaited += 1
-            try:
-                self._turns.take(turn, item)
-            finally:
-                self._awaited -= 1
-            if kept:
-                break
-        return kept.popleft()
-
-    def _log(self, error: Exception) -> None:
-        # A handler may be interrupted as well, and the error must not be lost
-        # by that: a generator that raised it would just end next.
-        self._over = error
-        self._direct = False
-        cooperation.log(
-            logging.ERROR,
-            'iterating %s failed: %s',
-            cooperation.name_of(self._source),
-            cooperation.description_of(error),
-        )
-        if self._over is error:  # and it was not closed meanwhile
-            self._over = None
+            raise RuntimeError('the source ended after it raised') from error
+        except BaseException as exc:
+            self._error = exc
+            raise
+        if error is not None:
+            self._error = None
+        return item
 
     def close(self) -> None:
-        """Close the source; what was fetched and not returned is dropped.
-
-        What raises while it is closed, an interruption say, is tried again by
-        the next call.
-        """
-        self._over = StopIteration
-        self._direct = False
-        self._kept.clear()
-        self._turns.end()
-        with contextlib.ExitStack() as stack:
-            for source in self._open:
-                stack.callback(self._close_one, source)
-
-    def _close_one(self, source: Any) -> None:
-        _close(source)
-        self._open = [other for other in self._open if other is not source]
+        """Close the source where it has a ``close``; idempotent."""
+        _close_all(self._open)
 
 
-def cooperative_read(fd: Any) -> Callable[..., Any]:
-    """Return ``fd.read``, letting other green threads run after each read.
+def cooperative_read(fd: SupportsRead[P, T]) -> Callable[P, T]:
+    """Return ``fd.read``, with a yield to the hub before each call.
 
-    On a thread with a hub, each read is made, the hub gets its turn (or, with
-    ``[glance_store] cooperative_yield_interval``, gets one whenever that time
-    is over), and the answer is returned as it came. On a thread without a
-    hub, nothing is added to reading.
+    Several images that a service streams at once take turns, which prevents
+    starvation: no stream keeps the hub to itself. On a thread without a hub,
+    nothing is added to ``fd.read``.
 
+    >>> import io
     >>> read = cooperative_read(io.BytesIO(b'abcde'))
     >>> read(3), read(3), read(3)
     (b'abc', b'de', b'')
 
-    Where a turn is interrupted, the next call returns the answer; if it asks
-    for less, it gets so much of it and the call after that goes on there; if
-    it asks for more, the rest is read from *fd*, but for one that had less to
-    give than it was asked for, as a socket has. Green threads may share one
-    such function: each answer goes to one of them.
-
-    :param fd: a file-like, binary or text; its owner closes it
-    :returns: a function that passes its arguments to ``fd.read``, of which
-        the first, by position or by name, is taken for the size
-    :raises TypeError: at once, where *fd* has no ``read``
+    :param fd: a file-like
+    :returns: a function that passes its arguments to ``fd.read``, and returns
+        or raises what ``fd.read`` does
+    :raises TypeError: at the call, if *fd* has no ``read``
     """
-    return _reads(fd, cooperation.turns(fd)).read
+    read, _ = _cooperative_read(fd, cooperation.stream_over(fd))
+    return read
 
 
-def _reads(
-    fd: Any, turns: cooperation.Turns, keyword: str | None = None
-) -> '_Reads':
-    kind = _OffloadedReads if offload.wanted(fd) else _Reads
-    return kind(_read_of(fd, 'fd'), turns, keyword)
+def _cooperative_read(
+    fd: Any, stream: cooperation.Stream, keyword: str = ''
+) -> tuple[Callable[..., Any], offload.Reads | None]:
+    """Return a cooperative ``fd.read``, and what offloads it.
+
+    An argument named *keyword* is passed by position.
+    """
+    read = _read_of(fd, 'fd')
+    checkpoint: Callable[[], object] = stream.checkpoint
+    reads = offload.reads_of(fd, read, checkpoint)
+    if reads is not None:
+        read, checkpoint = reads.read, _no_checkpoint
+    read = stream.counted(read)
+
+    def cooperative(*args: Any, **kwargs: Any) -> Any:
+        checkpoint()
+        if not kwargs:
+            return read(*args)
+        if keyword in kwargs:
+            args = (kwargs.pop(keyword), *args)
+        return read(*args, **kwargs)
+
+    return cooperative, reads
 
 
-_NOTHING_LEFT: tuple[Any, Any, Any] = (None, None, None)
-
-
-class _Reads(cooperation.Shared):
-    def __init__(
-        self,
-        read: Callable[..., Any],
-        turns: cooperation.Turns,
-        keyword: str | None = None,
-    ) -> None:
-        super().__init__()
-        self._source_read = read
-        self._turns = turns
-        self._direct = not turns.traced
-        # A name for the size that read takes in addition to those of fd.
-        self._keyword = keyword
-        # Read and not yet returned, as in _CooperativeIterator.
-        self._kept = _Buffer()
-        self._awaited = 0
-        # The newest of it that an interrupted call left, and what it asked.
-        self._left = _NOTHING_LEFT
-        # Whether it had less than it asked for: as of a socket, more may be
-        # long in coming, and is not waited for while there is some.
-        self._short = False
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        # Where nobody imported eventlet there is no hub, nor was there any
-        # that something could be kept from. This makes streams a tenth faster
-        # there at 4 KiB, and 4 % at 64 KiB.
-        if 'eventlet.hubs' not in sys.modules and self._direct and not kwargs:
-            return self._source_read(*args)
-        if kwargs:
-            args, kwargs = self._by_position(args, kwargs)
-        kept = self._kept
-        while not kept or len(kept) <= self._awaited:
-            # As in _read_source, written out to save a call.
-            if self.busy:
-                self.wait_for_entry()
-            self.busy = True
-            try:
-                if kwargs:
-                    answer = self._source_read(*args, **kwargs)
-                else:
-                    answer = self._source_read(*args)
-            finally:
-                if self.door is None:
-                    self.busy = False
-                else:
-                    self.leave()
-            # As in _CooperativeIterator.__next__.
-            until = self._turns.until
-            if until and time.monotonic() < until and not kept:
-                return answer
-            turn = self._turns.due()
-            if turn is None and (not kept or len(kept) <= self._awaited):
-                return answer
-            if not answer and self._took_nothing(answer, args, kwargs):
-                self._take_turn(answer)
-                return answer
-            kept.append(answer)
-            if turn is None:
-                break
-            self._awaited += 1
-            try:
-                self._turns.take(turn, answer)
-            except BaseException:
-                self._left = answer, args, kwargs
-                self._look_at(answer, args, kwargs)
-                raise
-            finally:
-                self._awaited -= 1
-                if not answer:
-                    self._turns.end()
-            if kept and kept[0] is answer and not kept.begun:
-                return kept.popleft()
-            if kept:
-                self._look_at(answer, args, kwargs)
-                break
-        left, *asked = self._left
-        self._left = _NOTHING_LEFT
-        if kept[0] is left and asked == [args, kwargs] and not kept.begun:
-            return kept.popleft()
-        return self._answer_otherwise(args, kwargs)
-
-    def _read_source(self, *args: Any, **kwargs: Any) -> Any:
-        if self.busy:
-            self.wait_for_entry()
-        self.busy = True
-        try:
-            return self._source_read(*args, **kwargs)
-        finally:
-            if self.door is None:
-                self.busy = False
-            else:
-                self.leave()
-
-    def finish(self) -> None:
-        """Wait until nothing is being read any more."""
-
-    def drop(self) -> None:
-        """Forget what was read and not returned."""
-        self._kept.clear()
-        self._kept.begun = 0
-        self._left = _NOTHING_LEFT
-
-    @staticmethod
-    def _took_nothing(answer: Any, args: Any, kwargs: Any) -> bool:
-        """Tell an empty answer that is not the end, and need not be kept."""
-        return answer is None or _size_asked(args, kwargs) == 0
-
-    def _look_at(self, answer: Any, args: Any, kwargs: Any) -> None:
-        size = _size_asked(args, kwargs)
-        if size is not None and answer and isinstance(answer, _DATA):
-            self._short |= len(answer) < size
-
-    def _by_position(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        if self._keyword in kwargs:
-            args = (kwargs.pop(self._keyword), *args)
-        return args, kwargs
-
-    def _answer_otherwise(self, args: Any, kwargs: Any) -> Any:
-        """Answer a call from what was read for one that asked otherwise."""
-        kept = self._kept
-        if not all(isinstance(answer, _DATA) for answer in kept):
-            return kept.popleft()
-        for position, answer in enumerate(kept):
-            kept[position] = _unchangeable(answer)
-        size = _size_asked(args, kwargs)
-        held = kept.size()
-        if size is None or (size > held and not self._short):
-            self._read_on(*_asking_less(held, args, kwargs))
-        if not kept:  # another green thread got it in the meantime
-            return self.read(*args, **kwargs)
-        return kept.take(sys.maxsize if size is None else size)
-
-    def _read_on(self, args: Any, kwargs: Any) -> None:
-        """Read what comes after that which is kept, and keep it too."""
-        rest = self._read_source(*args, **kwargs)
-        if rest:
-            self._kept.append(rest)
-            self._take_turn(rest)
-
-    def _take_turn(self, answer: Any) -> None:
-        turn = self._turns.due()
-        if turn is not None:
-            self._turns.take(turn, answer)
-
-
-class _OffloadedReads(_Reads):
-    """Reads that a native thread makes while the green one waits for it."""
-
-    # The read under way, whoever began it and whoever still waits for it.
-    _job: offload.Job | None = None
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = self._by_position(args, kwargs)
-        if _size_asked(args, kwargs) == 0:
-            return super().read(*args, **kwargs)
-        while not self._kept and (self._job or offload.possible()):
-            self._read_on(args, kwargs)
-        return super().read(*args, **kwargs)
-
-    def finish(self) -> None:
-        waited_for = None
-        while self._job is not None and self._job is not waited_for:
-            waited_for = self._job
-            waited_for.wait()
-
-    def drop(self) -> None:
-        super().drop()
-        self._job = None
-
-    def _read_on(self, args: Any, kwargs: Any) -> None:
-        if self._job is None:
-            self._job = offload.Job(self._source_read, args, kwargs)
-        job = self._job
-        job.wait()
-        if self._job is not job:  # another green thread was here first
-            return
-        if not job.lost():
-            self._job = None
-        answer = job.result()
-        if not answer and self._kept:  # nothing to add to it
-            return
-        self._left = _NOTHING_LEFT if self._kept else (answer, *job.asked)
-        self._kept.append(answer)
-        try:
-            self._take_turn(answer)
-        finally:
-            if not answer:
-                self._turns.end()
-
-
-class _ByteChunks(Iterator[bytes]):
-    """The chunks of an iterable, as bytes that nobody else will change."""
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self._items = items
-        self._refused: list[Any] = []
-
-    def __next__(self) -> bytes:
-        item = self._refused[0] if self._refused else next(self._items)
-        if isinstance(item, bytes):
-            return item
-        if isinstance(item, bytearray | memoryview):
-            return bytes(item)
-        # Once and for all: an image must not go on without a part of it.
-        self._refused = [item]
-        raise TypeError(
-            'a chunk of fd must be bytes, bytearray or memoryview, '
-            f'not {_type_name(item)}'
-        )
-
-
-class CooperativeReader:
+class CooperativeReader(Generic[Data]):
     """Read or iterate an image, and let other green threads run meanwhile.
 
-    While more than one image goes through a service, each of them yields
-    after every chunk (or, with ``[glance_store] cooperative_yield_interval``,
-    whenever that time is over), so that none keeps the hub to itself. On a
-    thread without a hub, nothing is added to reading.
+    When a service uploads or downloads more than one image, their streams
+    take turns at each chunk, which prevents starvation: all green threads are
+    scheduled, and none is active all the time. On a thread without a hub
+    nothing is added to reading.
 
     >>> reader = CooperativeReader(iter([b'abc', b'', b'defg']))
     >>> reader.read(2), reader.read(), reader.read(3), reader.read()
     (b'ab', b'c', b'def', b'g')
 
-    Reading and iterating draw on one position: one pass over the source,
-    nothing twice and nothing skipped, interrupted or not. Iterating gives
-    chunks: of a file-like, by the size that ``[glance_store]
-    default_chunk_size`` says, not by lines; of an iterable, as they come.
+    Reading and iterating draw on one position: nothing comes twice, nothing
+    is skipped. Iterating gives chunks. A file, which by itself iterates by
+    lines, and a file-like that is not iterable give chunks of ``[glance_store]
+    default_chunk_size``. Anything else gives the items of its own iteration.
 
-    Over an iterable, no more than about two of its chunks and the bytes asked
-    for are held in memory, and no byte is copied more than twice, unless a
-    read was interrupted or failed.
+    Over an iterable, memory holds two chunks and the bytes that a read asked
+    for, at most.
 
-    A reader does not know how much there is, so it has no length and cannot
-    be rewound. Who does know may set ``reader.len``, where ``requests`` looks
-    for the length of a body.
-
-    :param fd: a file-like, whose ``read`` takes the place of :meth:`read` by
-        way of :func:`cooperative_read`; or an iterable of ``bytes``,
-        ``bytearray`` or ``memoryview``, which may use one buffer again and
-        again
-    :raises TypeError: at once, where *fd* is neither
+    :param fd: a file-like; or an iterable of ``bytes``, ``bytearray`` or
+        ``memoryview``, which may reuse one buffer, or of ``str``
+    :raises TypeError: at the call, if *fd* is neither
     """
+
+    @overload
+    def __init__(
+        self: 'CooperativeReader[bytes]',
+        fd: Iterable[bytes] | Iterable[bytearray] | Iterable[memoryview],
+    ) -> None: ...
+
+    @overload
+    def __init__(self, fd: Readable[Data] | Iterable[Data]) -> None: ...
 
     def __init__(self, fd: Any) -> None:
         self.fd = fd
-        self._turns = cooperation.turns(fd)
-        self._closed = False
-        # None over an iterable: its chunks are as large as they come.
+        # Of a file, how much a step of an iteration reads.
         self._chunk_size: int | None = None
-        if hasattr(fd, 'read'):
-            self._chunk_size = _checked_size(_UNNAMED)
-            self._reads = _reads(fd, self._turns, keyword='length')
-            self.read = self._reads.read  # type: ignore[method-assign]
+        # The iteration of a file-like by itself, where it is no file.
+        self._items: Iterator[Any] | None = None
+        self._open: list[Any] = [fd]
+        stream = cooperation.stream_over(fd)
+        if not hasattr(fd, 'read'):
+            chunks = _cooperative_iterator(fd, 'fd', stream, counts=False)
+            buffer = buffers.Buffer(_next_of(chunks), 'a chunk of fd')
+            self._take = stream.counted(buffer.take)
+            self._open = [chunks]
             return
-        items = _iter_of(fd, 'fd', 'a file-like or an iterable')
-        self._chunks = _CooperativeIterator(
-            fd, items, self._turns, _ByteChunks
-        )
-        # Fetched for a read(n) and not yet returned.
-        self._left = _Buffer()
-        # How many reads are under way, -1 for a read(n): that one is alone,
-        # so that its bytes are in one piece.
-        self._under_way = 0
+        read, reads = _cooperative_read(fd, stream, 'length')
+        self.read = read  # type: ignore[method-assign]
+        if _is_file(fd) or not isinstance(fd, Iterable):
+            self._chunk_size = _checked_size(_UNNAMED)
+            self._open = [stream, reads, fd]
+        else:
+            self._items = _cooperative_iterator(fd, 'fd', stream)
+            self._open = [reads, self._items]
 
-    def read(self, length: int | None = None) -> Any:
-        """Return the next chunk, or exactly as many bytes as are asked for.
+    def read(self, length: int | None = None) -> Data:
+        """Return the next chunk of the iterable, or exactly *length* bytes.
 
-        Over a file-like this is ``fd.read``, with its parameters, as
-        :func:`cooperative_read` makes it. What follows is for an iterable.
+        Over a file-like, :func:`cooperative_read` of it takes the place of
+        this method when the reader is made. What follows is for an iterable.
 
-        :param length: bytes; without it, the next chunk that is not empty, or
-            what is left of one begun: whoever means all of it asks for -1,
-            which is all that is left
-        :returns: ``bytes``: of the asked length until the source ends, and
-            ``b''`` at its end only
-        :raises TypeError: where *length* is no integer; and for a chunk that
-            is neither ``bytes``, ``bytearray`` nor ``memoryview``, which no
-            later call passes over
-        :raises RuntimeError: where another green thread is in the middle of
-            a read and one of the two has a length; nothing is taken then
+        :param length: bytes to return; None for the next chunk that is not
+            empty, or what is left of one begun; -1 for all that is left
+        :returns: ``bytes`` (over text ``str``): fewer than *length* at the
+            end only, and empty at EOF only
+        :raises TypeError: if *length* is no integer; and, from then on, at a
+            chunk that is no data, or text among bytes
+        :raises RuntimeError: if another green thread is in the middle of a
+            read; nothing is taken then
         :raises ValueError: after :meth:`close`
         """
-        if self._chunk_size is not None:
-            # Over a file-like it comes here by way of the class only.
-            args = () if length is None else (length,)
-            return self._reads.read(*args)
-        if length is None:
-            return self._read_chunk()
-        size = _checked_length(length)
-        if self._under_way:
-            raise RuntimeError('fd: another read is under way')
-        left = self._left
-        if left.gathered is not None:
-            left.settle(size)
-        piece = left.cut(size)
-        if piece is None:
-            piece = self._gather(size) if size else b''
-        return piece
+        if 'read' in vars(self):  # over a file-like, by way of the class
+            return self.read() if length is None else self.read(length)
+        size = None if length is None else _checked_length(length)
+        return cast(Data, self._take(size))
 
-    def _gather(self, size: int) -> Any:
-        self._under_way = -1
-        try:
-            return self._left.gather(size, self._next_chunk)
-        finally:
-            self._under_way = 0
-
-    def _read_chunk(self) -> Any:
-        if self._under_way < 0:
-            raise RuntimeError('fd: another read is under way')
-        if self._left.gathered is not None:
-            self._left.settle()
-        if self._left:
-            return self._left.take_chunk()
-        self._under_way += 1
-        try:
-            return self._next_chunk()
-        finally:
-            self._under_way -= 1
-
-    def _next_chunk(self, _: int | None = None) -> bytes:
-        """Return the next chunk that is not empty, b'' at the end."""
-        for chunk in self._chunks:
-            if chunk:
-                return chunk  # type: ignore[no-any-return]
-        if self._closed:
-            raise ValueError('fd: read of a closed CooperativeReader')
-        return b''
-
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Data]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Data:
+        if self._items is not None:
+            return next(self._items)  # type: ignore[no-any-return]
         try:
             chunk = self.read(self._chunk_size)
         except StopIteration as exc:
-            raise _no_end_of('fd') from exc
+            raise _unwanted_end('fd') from exc
         if chunk:
             return chunk
         if chunk is None:
-            raise BlockingIOError(errno.EAGAIN, 'fd has nothing to read yet')
+            raise _nothing_yet('fd')
         raise StopIteration
 
     def close(self) -> None:
-        """Close *fd* where it has a ``close``; once or often is the same."""
-        if self._chunk_size is None:
-            self._closed = True
-            self._left = _Buffer()
-            self._chunks.close()
-        elif not self._closed:
-            self._reads.finish()
-            self._turns.end()
-            _close(self.fd)
-            self._reads.drop()
-            self._closed = True
+        """Close *fd* where it has a ``close``; idempotent."""
+        if 'read' not in vars(self):
+            self._take = _refuse_to_read
+        _close_all(self._open)
 
 
-_BYTES = (bytes, bytearray, memoryview)
-_DATA = (*_BYTES, str)
+def _is_file(fd: Any) -> bool:
+    """Tell whether *fd* iterates by lines, as files do."""
+    wrapper = tempfile._TemporaryFileWrapper
+    return hasattr(type(fd), 'readline') or isinstance(fd, wrapper)
 
 
-_type_name = cooperation.type_name
+def _next_of(chunks: Iterator[Any]) -> Callable[[Any], Any]:
+    """Return what fetches the next chunk that is not empty, b'' at the end."""
+
+    def fetch(_: Any) -> Any:
+        for chunk in chunks:
+            if not isinstance(chunk, buffers.DATA) or chunk:
+                return chunk
+        return b''
+
+    return fetch
+
+
+def _refuse_to_read(size: int | None) -> Any:
+    raise ValueError('fd: read of a closed CooperativeReader')
 
 
 def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
-    read = getattr(source, 'read', None)
-    if not callable(read) or _wants_instance(source, read):
+    read: Callable[..., Any] | None = getattr(source, 'read', None)
+    if not callable(read):
         raise TypeError(
-            f'{parameter} must have a read method, not {_type_name(source)}'
+            f'{parameter} must have a read method, not {type(source).__name__}'
         )
-    return read  # type: ignore[no-any-return]
+    return read
 
 
-def _no_end_of(parameter: str) -> RuntimeError:
-    # As a generator has it: the image would just seem to end here.
+def _unwanted_end(parameter: str) -> RuntimeError:
+    # In an iterator it would be a clean end, and the image would look whole.
     return RuntimeError(f'{parameter}.read raised StopIteration')
 
 
-def _wants_instance(source: Any, read: Any) -> bool:
-    """Tell a class that was given in place of an instance of it."""
-    if not issubclass(type(source), type):
-        return False
-    method = inspect.getattr_static(source, 'read', None)
-    return method is read and hasattr(read, '__get__')
+def _nothing_yet(parameter: str) -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, f'{parameter} has nothing to read')
 
 
-def _iter_of(source: Any, parameter: str, wanted: str) -> Iterator[Any]:
-    try:
-        return iter(source)
-    except TypeError as exc:
-        raise TypeError(
-            f'{parameter} must be {wanted}, not {_type_name(source)}'
-        ) from exc
-
-
-def _close(source: Any) -> None:
-    close = getattr(source, 'close', None)
-    if callable(close):
-        close()
+def _close_all(sources: list[Any]) -> None:
+    """Close and remove each; one whose ``close`` raises stays."""
+    while sources:
+        source = sources.pop(0)
+        try:
+            close = getattr(source, 'close', None)
+            if callable(close):
+                close()
+        except BaseException:
+            sources.insert(0, source)
+            raise
 
 
 def _checked_size(chunk_size: int) -> int:
     if chunk_size is _UNNAMED:
-        # An option that was set to None is one that was not set.
-        return int(cfg.CONF.glance_store.default_chunk_size or chunk_size)
+        return int(cfg.CONF.glance_store.default_chunk_size)
     size = _integer(chunk_size, 'chunk_size')
     if size < 1:
-        # Python writes out no number of more than some thousand digits.
-        shown = size if size >= -sys.maxsize else f'below {-sys.maxsize}'
-        raise ValueError(f'chunk_size must be at least 1, not {shown}')
+        raise ValueError(f'chunk_size must be at least 1, not {size}')
     return size
 
 
 def _checked_length(length: int) -> int:
-    size = length if type(length) is int else _integer(length, 'length')
+    size = _integer(length, 'length')
     return sys.maxsize if size < 0 else size
 
 
 def _integer(value: Any, parameter: str) -> int:
-    cause = None
     try:
         if not isinstance(value, bool):
             return operator.index(value)
-    except TypeError as exc:
-        cause = exc
-    raise TypeError(
-        f'{parameter} must be an integer, not {_type_name(value)}'
-    ) from cause
-
-
-def _size_asked(args: Any, kwargs: Any) -> int | None:
-    """Return the size that the arguments of a read ask for, None for all."""
-    size = args[0] if args else kwargs.get(_size_name(kwargs))
-    try:
-        return operator.index(size) if size >= 0 else None
     except TypeError:
-        return None
-
-
-def _size_name(kwargs: Any) -> Any:
-    """Return the first argument that is no flag."""
-    names = (name for name in kwargs if not isinstance(kwargs[name], bool))
-    return next(names, None)
-
-
-def _asking_less(by: int, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Return the arguments of a read with the size they ask for made less."""
-    size = _size_asked(args, kwargs)
-    if size is None:
-        return args, kwargs
-    if args:
-        return (size - by, *args[1:]), kwargs
-    return (), {**kwargs, _size_name(kwargs): size - by}
+        pass
+    raise TypeError(
+        f'{parameter} must be an integer, not {type(value).__name__}'
+    )
