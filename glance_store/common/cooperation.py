@@ -65,14 +65,13 @@ def current_hub() -> Any:
 # first one go, once in each round of the hub; leave from anywhere, when a
 # yield is interrupted. Promised: a round runs one stream, so that everything
 # else on the hub waits for one slice at most, whatever the number of streams.
-# Joining and going cost O(1), and leaving early O(n). Plan: a deque, and a
-# timer of 0 seconds whose callback switches to the first entry. A hub runs a
-# timer that was set in a callback in its next round, after a look at its
-# sockets. So the timer is set again when a slice is over: set before it, the
-# timer would come ahead of those that fell due meanwhile. An entry leaves the
-# queue after its slice, and the timer is looked at by every stream that comes:
-# an exception between any two steps leaves nothing that the next one cannot
-# mend.
+# Each of the three costs O(1). Plan: a deque, and a timer of 0 seconds whose
+# callback switches to the first stream. A hub runs a timer that was set in a
+# callback in its next round, after a look at its sockets. So the timer is set
+# again at the end of a slice: set before it, the timer would come ahead of
+# those that fell due meanwhile. An exception may come between any two steps.
+# So a stream empties its entry in any case, the callback passes over empty
+# entries, and each stream that joins makes sure of the timer.
 
 
 class Queue:
@@ -82,8 +81,8 @@ class Queue:
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
-        # What wakes them: the ``switch`` of their green threads.
-        self._waiting: collections.deque[Any] = collections.deque()
+        # An entry holds the green thread of its stream, or nothing any more.
+        self._waiting: collections.deque[list[Any]] = collections.deque()
         # The timer that was set last, and the hub's green thread that had it:
         # hub.abort() drops all timers, and ends that green thread.
         self._timer: Any = None
@@ -94,47 +93,48 @@ class Queue:
     def wait(self, interval: float) -> None:
         """Let the hub run everything else, and return in turn."""
         hub = self._hub
-        loop = hub.greenlet
-        current = loop.getcurrent()
-        if current is loop:
-            return  # the hub itself has nothing to yield to
-        let_in = False
-        self._waiting.append(current)
+        entry = [hub.greenlet.getcurrent()]
         try:
-            timer = self._timer
-            if timer is None or timer.called:
-                self._set_timer()
-            elif loop is not self._loop or loop.dead:
-                timer.cancel()
-                self._set_timer()
-            let_in = hub.switch() is self
-        finally:
-            if not let_in and current in self._waiting:
-                self._waiting.remove(current)
+            try:
+                self._waiting.append(entry)
+                self._ensure_timer()
+                let_in = hub.switch() is self
+            finally:
+                entry.clear()
+        except BaseException:
+            entry.clear()  # again: the exception may have come before that
+            raise
         if let_in:
             self.deadline = interval and self._end_of_slice(interval)
 
     def _end_of_slice(self, interval: float) -> float:
-        # The stream that was let in still counts among those in the queue.
-        share = max(interval / len(self._waiting), LEAST_SLICE)
-        return time.monotonic() + min(interval, share)
+        share = interval / (1 + sum(map(bool, self._waiting)))
+        return time.monotonic() + min(interval, max(share, LEAST_SLICE))
 
-    def _set_timer(self) -> None:
-        self._loop = self._hub.greenlet
+    def _ensure_timer(self) -> None:
+        timer = self._timer
+        loop = self._hub.greenlet
+        if timer is not None and not timer.called:
+            if loop is self._loop and not loop.dead:
+                return
+            timer.cancel()
+        self._loop = loop
         self._timer = self._hub.schedule_call_global(0, self._let_in_one)
 
     def _let_in_one(self) -> None:
         waiting = self._waiting
-        if not waiting:
-            return
-        first = waiting[0]
         try:
-            first.switch(self)
-        finally:
-            if waiting and waiting[0] is first:
-                waiting.popleft()
-            if waiting and self._timer.called:
-                self._set_timer()
+            try:
+                while waiting and not waiting[0]:
+                    waiting.popleft()
+                if waiting:
+                    waiting[0][0].switch(self)
+            finally:
+                if waiting:
+                    self._ensure_timer()
+        except BaseException:
+            self._ensure_timer()
+            raise
 
 
 class Stream:

@@ -51,23 +51,23 @@ from glance_store.common import offload
 
 synchronized = lockutils.synchronized_with_prefix('glance_store-')
 
-P = ParamSpec('P')
-T = TypeVar('T')
-T_co = TypeVar('T_co', covariant=True)
-Data = TypeVar('Data', bytes, str)
-Data_co = TypeVar('Data_co', bytes, str, covariant=True)
+_P = ParamSpec('_P')
+_T = TypeVar('_T')
+_T_co = TypeVar('_T_co', covariant=True)
+_Data = TypeVar('_Data', bytes, str)
+_Data_co = TypeVar('_Data_co', bytes, str, covariant=True)
 
 
-class Readable(Protocol[Data_co]):
+class _Readable(Protocol[_Data_co]):
     """A file-like whose ``read`` takes a size."""
 
-    def read(self, size: int, /) -> Data_co: ...
+    def read(self, size: int, /) -> _Data_co: ...
 
 
-class SupportsRead(Protocol[P, T_co]):
+class _SupportsRead(Protocol[_P, _T_co]):
     """A file-like whose ``read`` takes any arguments."""
 
-    def read(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    def read(self, *args: _P.args, **kwargs: _P.kwargs) -> _T_co: ...
 
 
 class _Unnamed(int):
@@ -122,8 +122,8 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 
 
 def chunkiter(
-    fp: Readable[Data], chunk_size: int = _UNNAMED
-) -> Iterator[Data]:
+    fp: _Readable[_Data], chunk_size: int = _UNNAMED
+) -> Iterator[_Data]:
     """Cut a file-like into chunks of one size.
 
     Every chunk but the last holds exactly *chunk_size*, however short the
@@ -153,12 +153,12 @@ def chunkiter(
 
 @overload
 def chunkreadable(
-    iter: Readable[Data], chunk_size: int = ...
-) -> Iterator[Data]: ...
+    iter: _Readable[_Data], chunk_size: int = ...
+) -> Iterator[_Data]: ...
 
 
 @overload
-def chunkreadable(iter: T, chunk_size: int = ...) -> T: ...
+def chunkreadable(iter: _T, chunk_size: int = ...) -> _T: ...
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
@@ -190,7 +190,7 @@ class _PartBuffer(buffers.Buffer):
         return super().checked(chunk)
 
 
-class _Chunks(Iterator[Data]):
+class _Chunks(Iterator[_Data]):
     """The chunks of a file-like, all of one size but the last."""
 
     def __init__(self, fp: Any, parameter: str, chunk_size: int) -> None:
@@ -202,9 +202,9 @@ class _Chunks(Iterator[Data]):
         fetch = read if reads is None else reads.fetch
         self._take = _PartBuffer(fetch, f'{parameter}.read()').take
 
-    def __next__(self) -> Data:
+    def __next__(self) -> _Data:
         try:
-            chunk: Data = self._take(self._size)
+            chunk: _Data = self._take(self._size)
         except StopIteration as exc:
             raise _unwanted_end(self._parameter) from exc
         if len(chunk) < self._size:
@@ -218,7 +218,7 @@ def _no_checkpoint() -> None:
     """Do nothing, where the yield is made elsewhere."""
 
 
-def cooperative_iter(iter: Iterable[T]) -> '_CooperativeIterator[T]':
+def cooperative_iter(iter: Iterable[_T]) -> '_CooperativeIterator[_T]':
     """Iterate as before, and let other green threads run before each item.
 
     Several images that a service streams at once take turns, which prevents
@@ -241,38 +241,28 @@ def cooperative_iter(iter: Iterable[T]) -> '_CooperativeIterator[T]':
     :raises RuntimeError: from ``next()``, at an end that follows an exception
         of *iter*
     """
-    return _cooperative_iterator(iter, 'iter', cooperation.stream_over(iter))
+    return _CooperativeIterator(iter, 'iter', cooperation.stream_over(iter))
 
 
-def _cooperative_iterator(
-    source: Any,
-    parameter: str,
-    stream: cooperation.Stream,
-    counts: bool = True,
-) -> '_CooperativeIterator[Any]':
-    try:
-        items = iter(source)
-    except TypeError as exc:
-        raise TypeError(
-            f'{parameter} must be iterable, not {type(source).__name__}'
-        ) from exc
-    fetch = items.__next__
-    if counts:
-        fetch = stream.counted(fetch, of_items=True)
-    return _CooperativeIterator(source, items, stream, fetch)
-
-
-class _CooperativeIterator(Iterator[T]):
+class _CooperativeIterator(Iterator[_T]):
     """An iterator that yields to the hub before it fetches an item."""
 
     def __init__(
         self,
-        source: object,
-        items: Iterator[T],
+        source: Iterable[_T],
+        parameter: str,
         stream: cooperation.Stream,
-        fetch: Callable[[], T],
+        counts: bool = True,
     ) -> None:
-        self._fetch = fetch
+        try:
+            items = iter(source)
+        except TypeError as exc:
+            raise TypeError(
+                f'{parameter} must be iterable, not {type(source).__name__}'
+            ) from exc
+        self._fetch = items.__next__
+        if counts:
+            self._fetch = stream.counted(self._fetch, of_items=True)
         self._checkpoint = stream.checkpoint
         self._end = stream.close
         # What the source raised, until it gives an item again.
@@ -281,7 +271,7 @@ class _CooperativeIterator(Iterator[T]):
         if items is not source:
             self._open.append(source)
 
-    def __next__(self) -> T:
+    def __next__(self) -> _T:
         self._checkpoint()
         error = self._error
         try:
@@ -294,8 +284,7 @@ class _CooperativeIterator(Iterator[T]):
         except BaseException as exc:
             self._error = exc
             raise
-        if error is not None:
-            self._error = None
+        self._error = None
         return item
 
     def close(self) -> None:
@@ -303,7 +292,7 @@ class _CooperativeIterator(Iterator[T]):
         _close_all(self._open)
 
 
-def cooperative_read(fd: SupportsRead[P, T]) -> Callable[P, T]:
+def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
     """Return ``fd.read``, with a yield to the hub before each call.
 
     Several images that a service streams at once take turns, which prevents
@@ -349,7 +338,7 @@ def _cooperative_read(
     return cooperative, reads
 
 
-class CooperativeReader(Generic[Data]):
+class CooperativeReader(Generic[_Data]):
     """Read or iterate an image, and let other green threads run meanwhile.
 
     When a service uploads or downloads more than one image, their streams
@@ -381,7 +370,7 @@ class CooperativeReader(Generic[Data]):
     ) -> None: ...
 
     @overload
-    def __init__(self, fd: Readable[Data] | Iterable[Data]) -> None: ...
+    def __init__(self, fd: _Readable[_Data] | Iterable[_Data]) -> None: ...
 
     def __init__(self, fd: Any) -> None:
         self.fd = fd
@@ -392,7 +381,7 @@ class CooperativeReader(Generic[Data]):
         self._open: list[Any] = [fd]
         stream = cooperation.stream_over(fd)
         if not hasattr(fd, 'read'):
-            chunks = _cooperative_iterator(fd, 'fd', stream, counts=False)
+            chunks = _CooperativeIterator(fd, 'fd', stream, counts=False)
             buffer = buffers.Buffer(_next_of(chunks), 'a chunk of fd')
             self._take = stream.counted(buffer.take)
             self._open = [chunks]
@@ -403,10 +392,10 @@ class CooperativeReader(Generic[Data]):
             self._chunk_size = _checked_size(_UNNAMED)
             self._open = [stream, reads, fd]
         else:
-            self._items = _cooperative_iterator(fd, 'fd', stream)
+            self._items = _CooperativeIterator(fd, 'fd', stream)
             self._open = [reads, self._items]
 
-    def read(self, length: int | None = None) -> Data:
+    def read(self, length: int | None = None) -> _Data:
         """Return the next chunk of the iterable, or exactly *length* bytes.
 
         Over a file-like, :func:`cooperative_read` of it takes the place of
@@ -425,12 +414,12 @@ class CooperativeReader(Generic[Data]):
         if 'read' in vars(self):  # over a file-like, by way of the class
             return self.read() if length is None else self.read(length)
         size = None if length is None else _checked_length(length)
-        return cast(Data, self._take(size))
+        return cast(_Data, self._take(size))
 
-    def __iter__(self) -> Iterator[Data]:
+    def __iter__(self) -> Iterator[_Data]:
         return self
 
-    def __next__(self) -> Data:
+    def __next__(self) -> _Data:
         if self._items is not None:
             return next(self._items)  # type: ignore[no-any-return]
         try:
