@@ -23,9 +23,7 @@ import os
 import re
 import sys
 import time
-from typing import Any
-from typing import ParamSpec
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -144,7 +142,7 @@ class Stream:
 
     def __init__(self, source: object) -> None:
         options = cfg.CONF.glance_store
-        self._interval: float = options.cooperative_yield_interval
+        self._interval: float = options.cooperative_yield_interval or 0
         self._interrupted = False
 
     def checkpoint(self) -> bool:
@@ -285,6 +283,9 @@ def name_of(source: Any) -> str:
     except Exception:  # no name, or a descriptor, or not a name at all
         return kind
     if '://' in name:
-        scheme, _, rest = re.split('[?#]', name)[0].partition('://')
-        name = f'{scheme}://{rest.rpartition("@")[2]}'
+        scheme, _, rest = name.partition('://')
+        shown = re.split('[?#]', rest)[0]
+        if '@' in rest[len(shown) :]:
+            shown = ''  # it may be a part of a password
+        name = f'{scheme}://{shown.rpartition("@")[2]}'
     return f'{kind} {name[:200]!r}'

@@ -18,8 +18,6 @@ read that the page cache can answer is made in place.
 """
 
 from collections.abc import Callable
-import errno
-import importlib
 import io
 import operator
 import os
@@ -31,7 +29,7 @@ from typing import Any
 from oslo_config import cfg
 
 from glance_store.common import buffers
-from glance_store.common import cooperation
+from glance_store.common import pool
 
 # One answer of the page cache stands for this many bytes.
 _WINDOW = 1024 * 1024
@@ -49,7 +47,7 @@ def reads_of(
     """
     if not cfg.CONF.glance_store.offload_file_reads or not _is_regular(fd):
         return None
-    _pool()  # the first stream makes it, which takes 12 to 45 ms
+    pool.answers_here()  # the first stream makes it, in 12 to 45 ms
     return Reads(fd, read, checkpoint)
 
 
@@ -61,63 +59,6 @@ def _is_regular(fd: Any) -> bool:
     if not isinstance(getattr(buffer, 'raw', buffer), io.FileIO):
         return False
     return not fd.closed and stat.S_ISREG(os.fstat(fd.fileno()).st_mode)
-
-
-def _pool() -> Any:
-    """Return eventlet's pool, None where it cannot answer the caller.
-
-    A process has one pool. It answers the hub that was the first to use it,
-    which only the private ``_coro`` tells, and its threads end with a fork.
-    """
-    hub = cooperation.current_hub()
-    if hub is None or hub.greenlet.getcurrent() is hub.greenlet or _lost:
-        return None
-    pool = importlib.import_module('eventlet.tpool')
-    pool.setup()
-    answers = getattr(pool._coro, 'parent', None) is hub.greenlet
-    return pool if answers else None
-
-
-_lost = False
-
-
-def _lose_pool() -> None:
-    global _lost
-    _lost = 'eventlet.tpool' in sys.modules
-
-
-os.register_at_fork(after_in_child=_lose_pool)
-
-
-class _Job:
-    """One read in the pool, which goes on when its caller stops waiting."""
-
-    def __init__(self, pool: Any, read: Callable[..., Any], size: int) -> None:
-        self._process = os.getpid()
-        self._outcome: list[Any] = []
-        # For a thread that the pool cannot answer: native, patched or not.
-        patcher = sys.modules['eventlet.patcher']
-        self._done = patcher.original('threading').Event()
-        spawn = sys.modules['eventlet'].spawn
-        self._green_thread = spawn(pool.execute, self._run, read, size)
-
-    def _run(self, read: Callable[..., Any], size: int) -> None:
-        try:
-            self._outcome = [read(size), None]
-        except BaseException as exc:
-            self._outcome = [None, exc]
-        self._done.set()
-
-    def wait(self) -> None:
-        if self._process != os.getpid():
-            raise OSError(errno.ECANCELED, 'fd: a read was lost in a fork')
-        (self._green_thread if _pool() else self._done).wait()
-
-    def answer(self) -> Any:
-        answer, error = self._outcome
-        if error is not None:
-            raise error
-        return answer
 
 
 class Reads:
@@ -136,7 +77,7 @@ class Reads:
         can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
         self._cached = 0 if can_ask else None
         # The read under way; it keeps its answer until fetch() returns that.
-        self._job: _Job | None = None
+        self._job: pool.Job | None = None
         # From a read in the pool on, until all that it gave is returned.
         self._buffer: buffers.Buffer | None = None
 
@@ -144,7 +85,7 @@ class Reads:
         """Read as the file does, with one checkpoint."""
         size = _size_asked(args)
         if self._buffer is None:
-            if self._is_cached(size) or _pool() is None:
+            if self._is_cached(size) or not pool.answers_here():
                 self._checkpoint()
                 return self._read(*args)
             self._buffer = buffers.Buffer(self.fetch, 'fd')
@@ -156,12 +97,11 @@ class Reads:
     def fetch(self, size: int) -> Any:
         """Read in the pool what would wait; the checkpoint comes after it."""
         size = -1 if size > _ALL // 2 else size
-        if self._job is None and not self._is_cached(size):
-            pool = _pool()
-            self._job = _Job(pool, self._read, size) if pool else None
         if self._job is None:
-            self._checkpoint()
-            return self._read(size)
+            if self._is_cached(size) or not pool.answers_here():
+                self._checkpoint()
+                return self._read(size)
+            self._job = pool.Job(self._read, size)
         self._job.wait()
         self._checkpoint()
         job, self._job = self._job, None
