@@ -10,178 +10,162 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Run the benchmark and report it.
 
-python -m benchmarks.peers, once, fetches what ours is measured beside. With
---quick every case is run once, small, and its content checked; the figures
-mean nothing then, and no goal is asked for.
+"""Measure the helpers, beside the peers that benchmarks.peers downloads.
+
+Three parts: ``cost`` (what a stream costs), ``stall`` (how long everything
+else on a hub waits) and ``storage`` (what ``offload_file_reads`` does). Ours
+and what it is compared with run in turns. The load of the machine, at the end
+of the report, shows in each stall.
+
+The JSON file::
+
+    {"machine": {NAME: VALUE, ...},
+     "rows": [{"part": "stall",
+               "case": {"streams": 64, "interval_ms": 10,
+                        "work": "read 64 KiB", "way": "ours"},
+               "figures": {"p99 ms": [1.0, 1.1, 1.2], ...}}, ...],
+     "goals": [{"goal": TEXT, "figure": "p99 ms", "bound": "<= 2",
+                "value": 1.1, "met": true, "case": {...}}, ...]}
+
+A figure has its value in each round; reports show the median (of worst, the
+highest). The rows of a part have the same names in their cases. The file of
+``--pyperf`` has all figures in ms, for ``pyperf compare_to``.
 """
 
 import argparse
 import dataclasses
+import importlib
 import json
-import os
+import multiprocessing
 import pathlib
-import subprocess  # noqa: S404
 import sys
 import tempfile
 from typing import Any
 
+import pyperf
 from rich import console
+from rich import progress
 from rich import table
 
-from benchmarks import goals
-from benchmarks import pairs
-from benchmarks import part
+from benchmarks import figures
 
-# How long each comparison goes on.
-_SECONDS = 2.0
-
-_MACHINE = (
-    'python_version',
-    'python_implementation',
-    'cpu_model_name',
-    'cpu_count',
-    'platform',
-    'load_avg_1min',
-)
+# Seconds for each comparison.
+_PARTS = {'cost': 2.0, 'stall': 1.0, 'storage': 1.0}
+_MACHINE = ('cpu_model_name', 'cpu_count', 'platform', 'load_avg_1min')
 
 
-def _machine() -> dict[str, Any]:
-    """Return what pyperf has to say about the machine, and the kernel."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, 'machine.json')
-        subprocess.run(  # noqa: S603
-            [
-                *(sys.executable, '-m', 'pyperf', 'collect_metadata'),
-                *('--output', str(path)),
-            ],
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        return dict(json.loads(path.read_text())['metadata'])
-
-
-def _rows(name: str, seconds: float) -> list[pairs.Row]:
-    done = subprocess.run(  # noqa: S603
-        [
-            *(sys.executable, '-m', 'benchmarks.part'),
-            *(name, str(seconds)),
-        ],
-        # eventlet says that it is deprecated, in each process.
-        env={**os.environ, 'PYTHONWARNINGS': 'ignore'},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+def _measured(
+    part: str, asked: Any, out: console.Console
+) -> list[figures.Row]:
+    """Measure each cell of a part in a process of its own."""
+    cells = list(
+        importlib.import_module(f'benchmarks.{part}').cells(asked.quick)
     )
-    return [pairs.Row(**json.loads(x)) for x in done.stdout.splitlines()]
+    seconds = 0 if asked.quick else _PARTS[part]
+    rows = []
+    with (
+        tempfile.TemporaryDirectory(dir=asked.folder) as folder,
+        multiprocessing.get_context('spawn').Pool(
+            1, maxtasksperchild=1
+        ) as pool,
+    ):
+        for cell in progress.track(cells, part, console=out):
+            given = part, pathlib.Path(folder), seconds, cell
+            rows += pool.apply(figures.measure, given)
+    return rows
 
 
-def _figure(value: float) -> str:
-    return f'{value:.3g}' if value < 100 else f'{value:,.0f}'
+def _text(row: figures.Row, name: str) -> str:
+    """Return a figure, and the quartiles of a ratio."""
+    if name not in row.figures:
+        return ''
+    value, (low, high) = row.value(name), row.quartiles(name)
+    if value > 1000:
+        return f'{value:,.0f}'
+    if not name.startswith(('of ', 'times')):
+        return f'{value:.3g}'
+    return f'{value:.3g} ({low:.3g} to {high:.3g})'
 
 
-def _details(rows: list[pairs.Row]) -> table.Table:
-    details = table.Table(
-        title='All figures',
-        caption='low and high are the quartiles; of a lateness, low is the '
-        'median, the middle the 99th percentile, and high the worst',
-    )
-    for name in ('case', 'on', 'of', 'beside'):
-        details.add_column(name)
-    for name in ('median', 'low', 'high'):
-        details.add_column(name, justify='right')
-    details.add_column('unit')
-    details.add_column('count', justify='right')
+def _table(part: str, rows: list[figures.Row]) -> table.Table:
+    names = dict.fromkeys(name for row in rows for name in row.figures)
+    shown = table.Table(*rows[0].case, title=part)
+    for name in names:
+        shown.add_column(name, justify='right')
     for row in rows:
-        details.add_row(
-            *(row.case, row.where, row.what, row.against),
-            *map(_figure, (row.value, row.low, row.high)),
-            *(row.unit, str(row.count)),
+        case = map(str, row.case.values())
+        shown.add_row(*case, *(_text(row, name) for name in names))
+    return shown
+
+
+def _goals(goals: list[dict[str, Any]]) -> table.Table:
+    shown = table.Table('goal', 'bound', 'value', 'met', 'worst row')
+    for one in goals:
+        met, value = 'yes' if one['met'] else 'NO', f'{one["value"]:.3g}'
+        row = ', '.join(map(str, one['case'].values()))
+        shown.add_row(one['goal'], one['bound'], value, met, row)
+    return shown
+
+
+def _suite(rows: list[figures.Row]) -> pyperf.BenchmarkSuite:
+    return pyperf.BenchmarkSuite(
+        pyperf.Benchmark(
+            [
+                pyperf.Run(
+                    [x / 1000 for x in values],
+                    metadata={'name': f'{row.part} {row.case} {name}'},
+                    collect_metadata=False,
+                )
+            ]
         )
-    return details
+        for row in rows
+        for name, values in row.figures.items()
+        if name.endswith(' ms')
+    )
 
 
-def _goals(rows: list[pairs.Row]) -> table.Table:
-    summary = table.Table(title='The goals, each with its worst row')
-    summary.add_column('goal')
-    summary.add_column('worst row')
-    summary.add_column('figure', justify='right')
-    summary.add_column('spread', justify='right')
-    summary.add_column('holds')
-    for goal, row in goals.judged(rows):
-        summary.add_row(
-            goal.text,
-            f'{row.case}, {row.where}, {row.what}',
-            _figure(getattr(row, goal.figure)),
-            f'{_figure(row.low)} to {_figure(row.high)}',
-            'yes' if goal.holds(row) else 'NO',
-        )
-    return summary
-
-
-def _as_json(machine: dict[str, Any], rows: list[pairs.Row]) -> str:
-    judged = [
-        {
-            'goal': goal.text,
-            'at_least': goal.at_least,
-            'at_most': goal.at_most,
-            'figure': getattr(row, goal.figure),
-            'holds': goal.holds(row),
-            'worst': dataclasses.asdict(row),
-        }
-        for goal, row in goals.judged(rows)
-    ]
-    report = {
-        'machine': machine,
-        'goals': judged,
-        'rows': [dataclasses.asdict(row) for row in rows],
-    }
-    return json.dumps(report, indent=2)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='tox -e bench --')
+    add = parser.add_argument
+    add('parts', metavar='PART', nargs='*', help=f'of {", ".join(_PARTS)}')
+    add('--quick', action='store_true', help='only see that each part runs')
+    add('--json', metavar='FILE', type=pathlib.Path, help='write a report')
+    add('--pyperf', metavar='FILE', help='write times for pyperf')
+    add('--folder', default=sys.prefix, help='where files are made')
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(_PARTS):
+        parser.error(f'no part {unknown.pop()}: {", ".join(_PARTS)}')
+    return asked
 
 
 def main() -> int:
-    """Return 0 where every goal that was asked for holds."""
-    parser = argparse.ArgumentParser(prog='python -m benchmarks')
-    parser.add_argument(
-        '--quick',
-        action='store_true',
-        help='run each case once, small, and judge nothing',
-    )
-    parser.add_argument(
-        '--json', metavar='FILE', help='write the report there; - is stdout'
-    )
-    parser.add_argument(
-        '--only',
-        metavar='PART',
-        nargs='+',
-        choices=part.PARTS,
-        default=list(part.PARTS),
-        help=f'run just these of {", ".join(part.PARTS)}',
-    )
-    asked = parser.parse_args()
-    out = console.Console(
-        stderr=asked.json == '-',
-        width=None if sys.stdout.isatty() else 150,
-    )
-    machine = _machine()
+    """Return 0 where every goal that was asked for is met."""
+    asked = _arguments()
+    out = console.Console(width=None if sys.stdout.isatty() else 160)
     rows = []
-    for name in asked.only:
-        rows += _rows(name, 0 if asked.quick else _SECONDS)
-        out.print(f'{name}: {len(rows)} rows so far')
+    for part in asked.parts or _PARTS:
+        found = _measured(part, asked, out)
+        if found and not asked.quick:
+            out.print(_table(part, found))
+        rows += found
+    goals = list(figures.judged(rows))
+    machine: dict[str, Any] = pyperf.Run([1]).get_metadata()
+    if asked.json:
+        report = {
+            'machine': machine,
+            'rows': [dataclasses.asdict(row) for row in rows],
+            'goals': goals,
+        }
+        asked.json.write_text(json.dumps(report) + '\n')
+    if asked.pyperf:
+        _suite(rows).dump(asked.pyperf, replace=True)
     if asked.quick:
-        out.print('every case ran, and its content was right')
+        out.print(f'every part ran: {len(rows)} rows')
         return 0
-    report = _as_json(machine, rows)
-    if asked.json == '-':
-        print(report)
-    elif asked.json:
-        pathlib.Path(asked.json).write_text(report + '\n')
-    out.print(_details(rows))
-    out.print(_goals(rows))
-    for name in _MACHINE:
-        out.print(f'{name}: {machine.get(name, "unknown")}')
-    return 0 if all(g.holds(row) for g, row in goals.judged(rows)) else 1
+    out.print(_goals(goals))
+    out.print(*(f'{name}: {machine.get(name)}' for name in _MACHINE), sep='\n')
+    return 0 if all(goal['met'] for goal in goals) else 1
 
 
 if __name__ == '__main__':
