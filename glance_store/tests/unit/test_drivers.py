@@ -1,0 +1,154 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What the shipped drivers take from the module, and how it gets to them."""
+
+import ast
+from collections.abc import Iterator
+import hashlib
+import os
+import pathlib
+import shutil
+import sys
+from typing import Any
+
+import fixtures
+from oslo_concurrency import lockutils
+
+import glance_store.common
+from glance_store.common import utils
+from glance_store.tests.unit import base
+
+FOLDER = pathlib.Path(glance_store.common.__file__).parent
+
+# What upstream has in the folder besides utils, and what Glance installs.
+UPSTREAM = {'attachment_state_manager', 'cinder_utils', 'fs_mount'}
+OUTSIDE = {'oslo_concurrency', 'oslo_config', 'oslo_log', 'oslo_utils'}
+
+
+class HasherTestCase(base.TestCase):
+    def test_digests(self) -> None:
+        class Name:
+            def __str__(self) -> str:
+                return 'sha256'
+
+        for args, name in (
+            *((('md5', False), 'md5'), (('sha256',), 'sha256')),
+            *((('sha512', True), 'sha512'), ((Name(),), 'sha256')),
+        ):
+            hasher = utils.get_hasher(*args)
+            hasher.update(b'abc')
+            wanted = hashlib.new(name, b'abc', usedforsecurity=False)
+            self.assertEqual(wanted.hexdigest(), hasher.hexdigest())
+
+    def test_purpose_is_passed_on(self) -> None:
+        # Only a system in FIPS mode would refuse MD5, so hashlib is replaced.
+        asked: list[Any] = []
+        for name in 'hashlib.md5', 'hashlib.new':
+            self.useFixture(
+                fixtures.MonkeyPatch(
+                    name, lambda *args, **kwargs: asked.append(kwargs)
+                )
+            )
+        for name in 'md5', 'sha256':
+            utils.get_hasher(name)
+            utils.get_hasher(hash_algo=name, usedforsecurity=False)
+        uses = [{'usedforsecurity': use} for use in (True, False)]
+        self.assertEqual(uses * 2, asked)
+
+    def test_unknown(self) -> None:
+        for name in '', 'md55', 'MD5 ', 'x' * 10000:
+            self.assertRaises(ValueError, utils.get_hasher, name)
+
+
+class SynchronizedTestCase(base.TestCase):
+    def test_one_at_a_time(self) -> None:
+        @utils.synchronized('images')
+        def locked(size: int) -> bool:
+            lock = lockutils.internal_lock('images')
+            return size == 5 and not lock.acquire(blocking=False)
+
+        self.assertTrue(locked(5))
+
+    def test_prefix_of_the_file(self) -> None:
+        folder = self.useFixture(fixtures.TempDir()).path
+
+        @utils.synchronized('images', external=True, lock_path=folder)
+        def locked() -> list[str]:
+            return os.listdir(folder)
+
+        self.assertEqual(['glance_store-images'], locked())
+
+
+class DropInTestCase(base.TestCase):
+    """The modules work in the folder of another release of glance_store."""
+
+    def names(self) -> set[str]:
+        """Return what the drop-in copies: all that utils leads to."""
+        found: set[str] = set()
+        new = {'utils'}
+        while new:
+            found |= new
+            new = {
+                imported.split('.')[2]
+                for name in new
+                for imported in self.imports(name)
+                if imported.startswith('glance_store.')
+            } - found
+        return found
+
+    def imports(self, name: str) -> Iterator[str]:
+        for node in ast.walk(ast.parse((FOLDER / f'{name}.py').read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    yield f'{node.module}.{alias.name}'
+
+    def test_imports(self) -> None:
+        for name in self.names():
+            for imported in self.imports(name):
+                top = imported.partition('.')[0]
+                if top == 'glance_store':
+                    self.assertIn('glance_store.common.', imported)
+                else:
+                    self.assertIn(top, OUTSIDE | sys.stdlib_module_names)
+        self.assertEqual(set(), self.names() & UPSTREAM)
+
+    def test_modules_alone(self) -> None:
+        package = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        common = package / 'glance_store' / 'common'
+        common.mkdir(parents=True)
+        for folder in common, common.parent:
+            (folder / '__init__.py').touch()
+        for name in self.names():
+            shutil.copy(FOLDER / f'{name}.py', common)
+        self.assertEqual(
+            [str(common / 'utils.py'), 'abc', False],
+            base.run_python(
+                """
+                import json
+                import sys
+
+                from glance_store.common import utils
+
+                reader = utils.CooperativeReader([b'a', b'bc'])
+                print(json.dumps([
+                    utils.__file__,
+                    reader.read(3).decode(),
+                    'eventlet' in sys.modules,
+                ]))
+                """,
+                PYTHONPATH=str(package),
+            ),
+        )
