@@ -23,9 +23,9 @@ DATA = (bytes, bytearray, memoryview, str)
 # chunk; go on, after an exception of the source, where it was raised.
 # Promised: n bytes cost O(n), however large the chunks are and however many;
 # gathering n bytes holds those and one chunk; a chunk that is asked for whole
-# is handed through. Plan: a begun chunk stays whole in an ``io`` buffer, whose
-# position tells how much is gone; what is gathered grows in place in another
-# one, which outlives the call.
+# is handed through. Plan: a begun chunk stays whole, with an offset that tells
+# how much is gone; what is gathered grows in place in an ``io`` buffer, which
+# outlives the call.
 
 
 class Buffer:
@@ -34,20 +34,34 @@ class Buffer:
     :param fetch: a function of the number of missing bytes (or None, for any
         number), which returns a chunk of any size, or an empty one at EOF
     :param source: what errors call the origin of the chunks
+    :param kind: bytes or str; None to learn it from the first chunk
     """
 
-    __slots__ = ('_busy', '_fetch', '_gathered', '_kind', '_rest', '_source')
+    __slots__ = (
+        '_at',
+        '_busy',
+        '_fetch',
+        '_gathered',
+        '_kind',
+        '_rest',
+        '_source',
+    )
 
-    def __init__(self, fetch: Callable[[Any], Any], source: str) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Any], Any],
+        source: str,
+        kind: type[bytes] | type[str] | None = None,
+    ) -> None:
         self._fetch = fetch
         self._source = source
-        # bytes or str, once a chunk has shown which.
-        self._kind: type[bytes] | type[str] | None = None
-        # None, or positioned behind what was gathered.
-        self._gathered: Any = None
-        # None, or positioned before what is left of a chunk.
-        self._rest: Any = None
+        self._kind = kind
         self._busy = False
+        # What is left of a chunk begins at the offset; None for nothing.
+        self._rest: Any = None
+        self._at = 0
+        # What a call has gathered so far; None where no call was interrupted.
+        self._gathered: Any = None
 
     def take(self, size: int | None) -> Any:
         """Remove exactly *size* bytes, fewer at EOF only.
@@ -63,7 +77,8 @@ class Buffer:
                 piece = self._piece(size)
                 if size is None or len(piece) == size or not piece:
                     return piece
-                self._gathered = self._new()
+                text = self._kind is str
+                self._gathered = io.StringIO() if text else io.BytesIO()
                 self._gathered.write(piece)
             return self._gather(size)
         finally:
@@ -73,22 +88,23 @@ class Buffer:
         """Tell whether a call may be answered without a fetch."""
         return self._rest is not None or self._gathered is not None
 
-    def checked(self, chunk: Any) -> Any:
-        """Return *chunk* as bytes or str; refuse anything else for good."""
-        if isinstance(chunk, bytearray | memoryview):
-            chunk = bytes(chunk)  # the source may reuse its buffer
+    def checked(self, item: Any) -> Any:
+        """Return *item* as bytes or str; refuse anything else for good."""
+        chunk = item
+        if isinstance(item, bytearray | memoryview):
+            chunk = bytes(item)  # the source may reuse its buffer
         if isinstance(chunk, bytes | str):
             if not chunk:
-                return self._empty()
+                return chunk if self._kind is None else self._kind()
             kind = str if isinstance(chunk, str) else bytes
             if self._kind in (None, kind):
                 self._kind = kind
                 return chunk
         # A later call must not pass over a part of an image.
-        self._fetch = lambda _: chunk
+        self._fetch = lambda _: item
         wanted = self._kind.__name__ if self._kind else 'bytes or str'
         raise TypeError(
-            f'{self._source} must be {wanted}, not {type(chunk).__name__}'
+            f'{self._source} must be {wanted}, not {type(item).__name__}'
         )
 
     def _gather(self, size: int | None) -> Any:
@@ -96,8 +112,8 @@ class Buffer:
         if size is None or size < gathered.tell():
             # An exception in a fetch ended a longer call: no other rest of a
             # chunk is left then.
-            gathered.seek(0)
-            self._rest, self._gathered = gathered, None
+            self._rest, self._at = gathered.getvalue(), 0
+            self._gathered = None
             return self._piece(size)
         while (missing := size - gathered.tell()) > 0:
             piece = self._piece(missing)
@@ -110,22 +126,18 @@ class Buffer:
     def _piece(self, missing: int | None) -> Any:
         """Remove at most *missing* bytes of one chunk; none at EOF only."""
         if missing == 0:
-            return self._empty()
-        if self._rest is not None:
-            piece = self._rest.read(missing)
-            if piece:
-                return piece
+            return b'' if self._kind is None else self._kind()
+        if self._rest is None:
+            chunk = self._fetch(missing)
+            if type(chunk) is not self._kind:
+                chunk = self.checked(chunk)
+            if missing is None or len(chunk) <= missing:
+                return chunk
+            self._rest, self._at = chunk, 0
+        at = self._at
+        end = len(self._rest) if missing is None else at + missing
+        piece = self._rest[at:end]
+        self._at = end
+        if end >= len(self._rest):
             self._rest = None
-        chunk = self._fetch(missing)
-        if type(chunk) is not self._kind:
-            chunk = self.checked(chunk)
-        if missing is None or len(chunk) <= missing:
-            return chunk
-        self._rest = self._new(chunk)
-        return self._rest.read(missing)
-
-    def _empty(self) -> bytes | str:
-        return b'' if self._kind is None else self._kind()
-
-    def _new(self, *chunk: Any) -> Any:
-        return io.StringIO(*chunk) if self._kind is str else io.BytesIO(*chunk)
+        return piece

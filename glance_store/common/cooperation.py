@@ -62,8 +62,8 @@ def current_hub() -> Any:
 # The streams of one hub that wait to go on. Wanted: join at the end; let the
 # first one go, once in each round of the hub; leave from anywhere, when a
 # yield is interrupted. Promised: a round runs one stream, so that everything
-# else on the hub waits for one slice at most, whatever the number of streams.
-# Each of the three costs O(1). Plan: a deque, and a timer of 0 seconds whose
+# else on the hub waits for one slice at most, whatever the number of streams;
+# each of the three costs O(1). Plan: a deque, and a timer of 0 seconds whose
 # callback switches to the first stream. A hub runs a timer that was set in a
 # callback in its next round, after a look at its sockets. So the timer is set
 # again at the end of a slice: set before it, the timer would come ahead of
@@ -120,18 +120,18 @@ class Queue:
         self._timer = self._hub.schedule_call_global(0, self._let_in_one)
 
     def _let_in_one(self) -> None:
-        waiting = self._waiting
         try:
+            waiting = self._waiting
             try:
+                if waiting and waiting[0]:
+                    waiting[0][0].switch(self)
+            finally:
                 while waiting and not waiting[0]:
                     waiting.popleft()
                 if waiting:
-                    waiting[0][0].switch(self)
-            finally:
-                if waiting:
                     self._ensure_timer()
         except BaseException:
-            self._ensure_timer()
+            self._ensure_timer()  # again: it may have come before that
             raise
 
 

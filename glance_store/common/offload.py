@@ -31,11 +31,11 @@ from oslo_config import cfg
 from glance_store.common import buffers
 from glance_store.common import pool
 
-# One answer of the page cache stands for this many bytes.
-_WINDOW = 1024 * 1024
+# One question to the page cache is about this many bytes, at most.
+_WINDOW = 4 * 1024 * 1024
 
-# A size above any file's, for a read without one.
-_ALL = sys.maxsize // 2
+# The size of a read without one; the rest of it is still above half.
+_ALL = sys.maxsize
 
 
 def reads_of(
@@ -65,17 +65,16 @@ class Reads:
     """The reads of one regular file, in place or in the pool."""
 
     def __init__(
-        self,
-        fd: Any,
-        read: Callable[..., Any],
-        checkpoint: Callable[[], object],
+        self, fd: Any, read: Callable[..., Any], checkpoint: Callable[[], Any]
     ) -> None:
         self._fd = fd
         self._read = read
         self._checkpoint = checkpoint
-        # Bytes ahead in the page cache; None where it cannot be asked.
+        # Bytes ahead that the page cache holds, and how many the last question
+        # was about; None where it cannot be asked.
+        self._cached = 0
         can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
-        self._cached = 0 if can_ask else None
+        self._asked = 0 if can_ask else None
         # The read under way; it keeps its answer until fetch() returns that.
         self._job: pool.Job | None = None
         # From a read in the pool on, until all that it gave is returned.
@@ -88,23 +87,25 @@ class Reads:
             if self._is_cached(size) or not pool.answers_here():
                 self._checkpoint()
                 return self._read(*args)
-            self._buffer = buffers.Buffer(self.fetch, 'fd')
+            kind = str if hasattr(self._fd, 'buffer') else bytes
+            self._buffer = buffers.Buffer(self.fetch, 'fd', kind)
+            self._start(size)
         answer = self._buffer.take(size)
-        if not self._buffer.may_hold():
+        if self._job is None and not self._buffer.may_hold():
             self._buffer = None
         return answer
 
     def fetch(self, size: int) -> Any:
         """Read in the pool what would wait; the checkpoint comes after it."""
-        size = -1 if size > _ALL // 2 else size
         if self._job is None:
             if self._is_cached(size) or not pool.answers_here():
                 self._checkpoint()
                 return self._read(size)
-            self._job = pool.Job(self._read, size)
-        self._job.wait()
+            self._start(size)
+        job: Any = self._job
+        job.wait()
         self._checkpoint()
-        job, self._job = self._job, None
+        self._job = None
         return job.answer()
 
     def close(self) -> None:
@@ -113,39 +114,51 @@ class Reads:
             self._job.wait()
         self._job = self._buffer = None
 
+    def _start(self, size: int) -> None:
+        self._job = pool.Job(self._read, -1 if size > _ALL // 2 else size)
+
     def _is_cached(self, size: int) -> bool:
         """Tell whether the page cache holds the next *size* bytes: a hint."""
-        if self._cached is None or not 0 <= size < _ALL // 2:
-            return False
-        if self._cached < size:
+        if size > self._cached:
             self._cached = self._ask(size)
             if not self._cached:
                 return False
         self._cached -= size
         return True
 
-    def _ask(self, size: int) -> int | None:
-        """Ask for the last byte of a window, or else of the next read."""
+    def _ask(self, size: int) -> int:
+        """Return how many bytes ahead the page cache holds, 0 if not *size*.
+
+        Each yes makes the next question one about twice as many bytes. The
+        kernel reads a page that it was asked for in vain, so that the last
+        page may be there by an earlier question; the first page tells.
+        """
+        if self._asked is None or size > _ALL // 2:
+            return 0
         descriptor = self._fd.fileno()
-        position = self._fd.tell()
-        for ahead in (max(size, _WINDOW), size):
+        first, end = self._fd.tell(), os.fstat(descriptor).st_size
+        try:
             # Past the end the kernel answers at once, cached or not.
-            end = min(position + ahead, os.fstat(descriptor).st_size)
-            try:
-                if end <= position or os.preadv(
-                    descriptor, [bytearray(1)], end - 1, os.RWF_NOWAIT
-                ):
-                    return ahead
-            except BlockingIOError:
-                pass
-            except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
-                return None
+            if first >= end or _holds(descriptor, first):
+                for ahead in (max(size, min(2 * self._asked, _WINDOW)), size):
+                    if _holds(descriptor, min(first + ahead, end) - 1):
+                        self._asked = ahead
+                        return ahead
+            self._asked = 0
+        except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
+            self._asked = None
         return 0
 
 
-def _size_asked(args: tuple[Any, ...]) -> int:
+def _holds(descriptor: int, at: int) -> bool:
     try:
-        size = operator.index(args[0]) if args and args[0] is not None else -1
-    except TypeError:
-        return 0  # for the file to refuse
+        return os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+
+
+def _size_asked(args: tuple[Any, ...]) -> int:
+    if not args or args[0] is None:
+        return _ALL
+    size = operator.index(args[0])
     return size if size >= 0 else _ALL

@@ -18,9 +18,24 @@ mutable) is seen by the next stream and by none that is already under way.
 
 from collections.abc import Sequence
 
+import math
+from typing import Any
+
 from oslo_config import cfg
+from oslo_config import types
 
 GROUP = 'glance_store'
+
+
+class _Seconds(types.Float):
+    """A time; the bounds of a plain float let NaN through."""
+
+    def __call__(self, value: Any) -> float:
+        seconds: float = super().__call__(value)
+        if math.isnan(seconds):
+            raise ValueError('not a number of seconds')
+        return seconds
+
 
 OPTS = [
     cfg.IntOpt(
@@ -35,9 +50,9 @@ A stream yields between two chunks. Larger chunks cost less for each byte, and
 everything else on the hub waits longer for each.
 """,
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         'cooperative_yield_interval',
-        min=0,
+        type=_Seconds(min=0),
         default=0,
         mutable=True,
         help="""

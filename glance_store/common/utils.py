@@ -355,7 +355,7 @@ class CooperativeReader(Generic[_Data]):
     @overload
     def __init__(
         self: 'CooperativeReader[bytes]',
-        fd: Iterable[bytes] | Iterable[bytearray] | Iterable[memoryview],
+        fd: Iterable[bytes | bytearray | memoryview],
     ) -> None: ...
 
     @overload
@@ -375,8 +375,8 @@ class CooperativeReader(Generic[_Data]):
             self._take = stream.counted(buffer.take)
             self._open = [chunks]
             return
-        read, reads = _cooperative_read(fd, stream, 'length')
-        self.read = read  # type: ignore[method-assign]
+        self._take, reads = _cooperative_read(fd, stream, 'length')
+        self.read = self._take  # type: ignore[method-assign]
         if _is_file(fd) or not isinstance(fd, Iterable):
             self._chunk_size = _checked_size(_UNNAMED)
             self._open = [stream, reads, fd]
@@ -400,10 +400,12 @@ class CooperativeReader(Generic[_Data]):
             read; nothing is taken then
         :raises ValueError: after :meth:`close`
         """
-        if 'read' in vars(self):  # over a file-like, by way of the class
-            return self.read() if length is None else self.read(length)
-        size = None if length is None else _checked_length(length)
-        return cast(_Data, self._take(size))
+        size: tuple[int | None, ...] = (length,)
+        if not hasattr(self.fd, 'read'):
+            size = (None if length is None else _checked_length(length),)
+        elif length is None:  # it was called by way of the class
+            size = ()
+        return cast(_Data, self._take(*size))
 
     def __iter__(self) -> Iterator[_Data]:
         return self
@@ -423,7 +425,7 @@ class CooperativeReader(Generic[_Data]):
 
     def close(self) -> None:
         """Close *fd* where it has a ``close``; idempotent."""
-        if 'read' not in vars(self):
+        if not hasattr(self.fd, 'read'):
             self._take = _refuse_to_read
         _close_all(self._open)
 
@@ -471,16 +473,21 @@ def _nothing_yet(parameter: str) -> BlockingIOError:
 
 
 def _close_all(sources: list[Any]) -> None:
-    """Close and remove each; one whose ``close`` raises stays."""
+    """Close each, even after one that raises; those that raise stay."""
+    left = []
+    error = None
     while sources:
         source = sources.pop(0)
         try:
             close = getattr(source, 'close', None)
             if callable(close):
                 close()
-        except BaseException:
-            sources.insert(0, source)
-            raise
+        except BaseException as exc:
+            left.append(source)
+            error = exc
+    sources.extend(left)
+    if error is not None:
+        raise error
 
 
 def _checked_size(chunk_size: int) -> int:
@@ -494,7 +501,7 @@ def _checked_size(chunk_size: int) -> int:
 
 def _checked_length(length: int) -> int:
     size = _integer(length, 'length')
-    return sys.maxsize if size < 0 else size
+    return sys.maxsize if size < 0 else min(size, sys.maxsize)
 
 
 def _integer(value: Any, parameter: str) -> int:
