@@ -17,7 +17,6 @@ mutable) is seen by the next stream and by none that is already under way.
 """
 
 from collections.abc import Sequence
-
 import math
 from typing import Any
 
@@ -30,9 +29,9 @@ GROUP = 'glance_store'
 class _Seconds(types.Float):
     """A time; the bounds of a plain float let NaN through."""
 
-    def __call__(self, value: Any) -> float:
-        seconds: float = super().__call__(value)
-        if math.isnan(seconds):
+    def __call__(self, value: Any) -> float | None:
+        seconds = super().__call__(value)
+        if seconds is not None and math.isnan(seconds):
             raise ValueError('not a number of seconds')
         return seconds
 
