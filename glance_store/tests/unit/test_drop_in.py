@@ -42,6 +42,8 @@ print('ours' if hasattr(utils, 'CooperativeReader') else utils.RELEASE)
 class TestDropIn(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
+        # It would lead the other Python to this glance_store.
+        self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH'))
         folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         venv.create(folder, symlinks=True)
         self.python = str(folder / 'bin' / 'python')
