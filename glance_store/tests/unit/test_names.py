@@ -110,23 +110,12 @@ class ChunkiterTestCase(base.TestCase):
 
     def test_exact_over_any_answers(self) -> None:
         for answers in (
-            [b'abcdefgh', b'ij'],
-            [b'a', b'bcdefghij'],
+            [b'abcdefgh', b'ij', ''],
+            [b'a', b'bcdefghij', bytearray()],
             [bytearray(b'ab'), memoryview(b'cdefgh').cast('H'), b'ij'],
         ):
             chunks = utils.chunkiter(Answering(*answers), 4)
             self.assertEqual([b'abcd', b'efgh', b'ij'], list(chunks))
-
-    def test_source_may_reuse_its_buffer(self) -> None:
-        class Reusing:
-            file = io.BytesIO(DATA)
-            buffer = bytearray(7)
-
-            def read(self, size: int) -> Any:
-                read = self.file.readinto(memoryview(self.buffer)[:size])
-                return memoryview(self.buffer)[:read]
-
-        self.assertEqual(slices(DATA, 50), [*utils.chunkiter(Reusing(), 50)])
 
     def test_one_chunk_at_a_time(self) -> None:
         fp = Answering(b'ab', b'cd', b'efgh')
@@ -184,11 +173,6 @@ class ChunkiterTestCase(base.TestCase):
                     self.assertIn(type(other).__name__, str(exc))
                     self.assertIn(parameter, str(exc))
 
-    def test_end_of_another_kind(self) -> None:
-        for answers in (b'ab', ''), ('ab', b''), (b'ab', bytearray()):
-            chunks = utils.chunkiter(Answering(*answers), 4)
-            self.assertEqual([answers[0]], list(chunks))
-
     def test_end_is_the_end(self) -> None:
         path = self.useFixture(fixtures.TempDir()).join('image')
         for data in b'abcdef', b'abcde', b'':
@@ -200,14 +184,6 @@ class ChunkiterTestCase(base.TestCase):
                 out.write(b'more')
                 out.flush()
                 self.assertEqual([], list(chunks))
-
-    def test_growing_file_before_its_end(self) -> None:
-        fp = io.BytesIO(b'abcdef')
-        chunks = utils.chunkiter(fp, 3)
-        self.assertEqual([b'abc', b'def'], [next(chunks), next(chunks)])
-        fp.write(b'g')
-        fp.seek(-1, os.SEEK_CUR)
-        self.assertEqual([b'g'], list(chunks))
 
     def test_fp_is_not_closed(self) -> None:
         fp = io.BytesIO(DATA)
@@ -224,13 +200,6 @@ class ChunkreadableTestCase(base.TestCase):
         for val in [b'a'], b'abc', 'abc', {}, iter([]), None, 5, object():
             self.assertIs(val, utils.chunkreadable(val))
             self.assertIs(val, utils.chunkreadable(val, 0))
-
-
-class Sequence:
-    """An iterable without ``__iter__``."""
-
-    def __getitem__(self, index: int) -> bytes:
-        return [b'a', b'b'][index]
 
 
 class Closing:
@@ -259,7 +228,7 @@ class CooperativeIterTestCase(base.TestCase):
 
     def test_anything_that_iterates(self) -> None:
         sources: list[Any] = [b'ab', 'ab', {1: 2}, range(2), (1, 2)]
-        for source in *sources, Sequence():
+        for source in sources:
             stream = utils.cooperative_iter(source)
             self.assertIs(stream, iter(stream))
             self.assertEqual(list(source), list(stream))
@@ -315,9 +284,8 @@ class CooperativeIterTestCase(base.TestCase):
 
     def test_close_where_there_is_none(self) -> None:
         for make in utils.cooperative_iter, utils.CooperativeReader:
-            sources: list[Any] = [[b'a'], answering(b'a'), Sequence()]
-            for source in sources:
-                make(source).close()
+            make([b'a']).close()
+            make(answering(b'a')).close()
 
     def test_close_that_raises_can_be_repeated(self) -> None:
         source = Closing(b'a')
@@ -333,16 +301,18 @@ class CooperativeIterTestCase(base.TestCase):
 
 class CooperativeReadTestCase(base.TestCase):
     def test_passes_its_arguments(self) -> None:
-        answers = [b'abc', b'', None, 'text', object()]
-        fd = Answering(*answers, OSError('gone'))
-        read = utils.cooperative_read(fd=fd)
+        answers = [b'abc', b'', None, 'text', object(), b'end']
         calls: list[Any] = [((), {}), ((10,), {}), ((None,), {})]
         calls += [((), {'size': 5}), ((-1,), {'more': 1}), (('5', 6), {})]
-        for answer, (args, kwargs) in zip(answers, calls, strict=False):
-            self.assertIs(answer, read(*args, **kwargs))
-        args, kwargs = calls[-1]
-        self.assertRaises(OSError, read, *args, **kwargs)
-        self.assertEqual(calls, fd.calls)
+        for over in False, True:
+            fd = Answering(*answers, OSError('gone'))
+            read = utils.cooperative_read(fd=fd)
+            if over:
+                read = utils.CooperativeReader[Any](fd=fd).read
+            for answer, (args, kwargs) in zip(answers, calls, strict=True):
+                self.assertIs(answer, read(*args, **kwargs))
+            self.assertRaises(OSError, read)
+            self.assertEqual([*calls, ((), {})], fd.calls)
 
 
 class SharedTestCase(base.HubTestCase):
@@ -480,10 +450,3 @@ class BadInputTestCase(base.TestCase):
                 TypeError, 'length', val, lambda v=val: reader.read(v)
             )
         self.assertEqual(b'abcde', reader.read(5))
-
-    def test_integers_of_another_type(self) -> None:
-        five = type('Index', (), {'__index__': lambda self: 5})()
-        chunks = utils.chunkiter(io.BytesIO(b'abcdef'), five)
-        self.assertEqual([b'abcde', b'f'], list(chunks))
-        reader = utils.CooperativeReader([b'abc', b'def'])
-        self.assertEqual(b'abcde', reader.read(five))
