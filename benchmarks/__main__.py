@@ -39,6 +39,7 @@ import importlib
 import json
 import multiprocessing
 import pathlib
+import statistics
 import sys
 import tempfile
 from typing import Any
@@ -52,16 +53,14 @@ from benchmarks import figures
 
 # Seconds for each comparison.
 _PARTS = {'cost': 2.0, 'stall': 1.0, 'storage': 1.0}
-_MACHINE = ('cpu_model_name', 'cpu_count', 'platform', 'load_avg_1min')
 
 
 def _measured(
     part: str, asked: Any, out: console.Console
 ) -> list[figures.Row]:
     """Measure each cell of a part in a process of its own."""
-    cells = list(
-        importlib.import_module(f'benchmarks.{part}').cells(asked.quick)
-    )
+    module = importlib.import_module(f'benchmarks.{part}')
+    cells = list(module.cells(asked.quick))
     seconds = 0 if asked.quick else _PARTS[part]
     rows = []
     with (
@@ -80,11 +79,12 @@ def _text(row: figures.Row, name: str) -> str:
     """Return a figure, and the quartiles of a ratio."""
     if name not in row.figures:
         return ''
-    value, (low, high) = row.value(name), row.quartiles(name)
+    value, values = row.value(name), row.figures[name] * 2
     if value > 1000:
         return f'{value:,.0f}'
     if not name.startswith(('of ', 'times')):
         return f'{value:.3g}'
+    low, _, high = statistics.quantiles(values, method='inclusive')
     return f'{value:.3g} ({low:.3g} to {high:.3g})'
 
 
@@ -99,30 +99,18 @@ def _table(part: str, rows: list[figures.Row]) -> table.Table:
     return shown
 
 
-def _goals(goals: list[dict[str, Any]]) -> table.Table:
-    shown = table.Table('goal', 'bound', 'value', 'met', 'worst row')
-    for one in goals:
-        met, value = 'yes' if one['met'] else 'NO', f'{one["value"]:.3g}'
-        row = ', '.join(map(str, one['case'].values()))
-        shown.add_row(one['goal'], one['bound'], value, met, row)
-    return shown
-
-
 def _suite(rows: list[figures.Row]) -> pyperf.BenchmarkSuite:
-    return pyperf.BenchmarkSuite(
-        pyperf.Benchmark(
-            [
-                pyperf.Run(
-                    [x / 1000 for x in values],
-                    metadata={'name': f'{row.part} {row.case} {name}'},
-                    collect_metadata=False,
-                )
-            ]
+    runs = [
+        pyperf.Run(
+            [x / 1000 for x in values],
+            metadata={'name': f'{row.part} {row.case} {name}'},
+            collect_metadata=False,
         )
         for row in rows
         for name, values in row.figures.items()
         if name.endswith(' ms')
-    )
+    ]
+    return pyperf.BenchmarkSuite([pyperf.Benchmark([run]) for run in runs])
 
 
 def _arguments() -> argparse.Namespace:
@@ -152,19 +140,21 @@ def main() -> int:
     goals = list(figures.judged(rows))
     machine: dict[str, Any] = pyperf.Run([1]).get_metadata()
     if asked.json:
-        report = {
-            'machine': machine,
-            'rows': [dataclasses.asdict(row) for row in rows],
-            'goals': goals,
-        }
+        listed = [dataclasses.asdict(row) for row in rows]
+        report = {'machine': machine, 'rows': listed, 'goals': goals}
         asked.json.write_text(json.dumps(report) + '\n')
     if asked.pyperf:
         _suite(rows).dump(asked.pyperf, replace=True)
     if asked.quick:
         out.print(f'every part ran: {len(rows)} rows')
         return 0
-    out.print(_goals(goals))
-    out.print(*(f'{name}: {machine.get(name)}' for name in _MACHINE), sep='\n')
+    for goal in goals:
+        case = ', '.join(map(str, goal['case'].values()))
+        met = 'met    ' if goal['met'] else 'NOT MET'
+        text = f'{goal["goal"]}, {goal["bound"]}: {goal["value"]:.3g}'
+        out.print(f'{met} {text} ({case})', highlight=False)
+    for name in ('cpu_model_name', 'cpu_count', 'platform', 'load_avg_1min'):
+        out.print(f'{name}: {machine.get(name)}')
     return 0 if all(goal['met'] for goal in goals) else 1
 
 

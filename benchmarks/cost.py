@@ -44,17 +44,6 @@ _PEERS = {
 # glance_store has no exact reads, and glance no is_uuid_like.
 _MISSING = {('read(n)', peers.STORE_5), ('is_uuid_like', peers.GLANCE)}
 _CALLS = ('cooperative_read', 'CooperativeReader.read', 'cooperative_iter')
-_UUID = 'b6dc0ed4-8b3f-4e4c-a9a5-3f4b3d7d4a1e'
-_UUIDS = {
-    'a UUID': _UUID,
-    'upper case': _UUID.upper(),
-    'a name': 'cirros-0.6.2-x86_64-disk',
-    'None': None,
-}
-# How many rounds there are at least, and at most.
-_FEWEST = 15
-_MOST = 500
-
 # A function to call with a size until its answer is empty; or, with None for
 # the size, something to iterate over.
 Stream = tuple[Any, int | None]
@@ -66,8 +55,7 @@ Ways = dict[str, Callable[[], Stream]]
 
 def cells(quick: bool) -> Iterator[dict[str, Any]]:
     """Return the arguments of measure(), each for a process of its own."""
-    for thread in _PEERS:
-        yield {'thread': thread}
+    return ({'thread': thread} for thread in _PEERS)
 
 
 def measure(
@@ -80,7 +68,7 @@ def measure(
     )
     cases = list(_reading(folder, small=not seconds))
     if thread == _NATIVE:
-        cases += [*_gathering(), *_uuids()]
+        cases += _gathering_and_asking()
     libraries = {name: peers.load(name) for name in _PEERS[thread]}
     for call, of, way in cases:
         ways: Ways = {'ours': functools.partial(way, utils)}
@@ -103,13 +91,12 @@ def _compared(
     took = _timed(ways, seconds)
     ours = took.pop('ours')
     for name, theirs in took.items():
-        figures = {'times as fast': ratios(theirs, ours)}
-        figures['ours ms'] = [1000 * x for x in ours]
-        yield name, {**figures, 'beside ms': [1000 * x for x in theirs]}
+        figures = {'times as fast': ratios(theirs, ours), 'ours ms': ours}
+        yield name, {**figures, 'beside ms': theirs}
 
 
 def _timed(ways: Ways, seconds: float) -> dict[str, list[float]]:
-    """Return how long each way took each time; no seconds: once.
+    """Return the times of each way, in ms; no seconds: once.
 
     A machine that is shared, or that changes its clock rate, slows both
     halves of a pair, and their ratio hardly moves. pyperf times one function
@@ -118,16 +105,14 @@ def _timed(ways: Ways, seconds: float) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {name: [] for name in ways}
     order = list(ways)
     until = time.perf_counter() + seconds
-    for rounds in range(1, _MOST):
+    for rounds in range(1, 500 if seconds else 2):
         gc.collect()
         for name in order:
             start = time.perf_counter()
             _drain(ways[name])
-            took[name].append(time.perf_counter() - start)
+            took[name].append(1000 * (time.perf_counter() - start))
         order.append(order.pop(0))  # another way is the first
-        if not seconds:
-            break
-        if rounds >= _FEWEST and time.perf_counter() > until:
+        if rounds >= 15 and time.perf_counter() > until:
             break
     return took
 
@@ -171,20 +156,18 @@ def _reading(folder: pathlib.Path, small: bool) -> Iterator[Case]:
             yield call, of, functools.partial(way, call, path, size)
 
 
-def _gathering() -> Iterator[Case]:
+def _gathering_and_asking() -> Iterator[Case]:
     chunk = os.urandom(64 * KiB)
+    name = 'b6dc0ed4-8b3f-4e4c-a9a5-3f4b3d7d4a1e'
 
-    def way(size: int, library: Any) -> Stream:
+    def gather(size: int, library: Any) -> Stream:
         chunks = itertools.repeat(chunk, 1024)
         return library.CooperativeReader(chunks).read, size
 
-    for of, size in (('64 KiB', 64 * KiB), ('8 MiB', 8 * MiB)):
-        yield 'read(n)', of, functools.partial(way, size)
-
-
-def _uuids() -> Iterator[Case]:
-    def way(value: object, library: Any) -> Stream:
+    def ask(value: object, library: Any) -> Stream:
         return map(library.is_uuid_like, [value] * 1000), None
 
-    for of, value in _UUIDS.items():
-        yield 'is_uuid_like', of, functools.partial(way, value)
+    for of, size in (('64 KiB', 64 * KiB), ('8 MiB', 8 * MiB)):
+        yield 'read(n)', of, functools.partial(gather, size)
+    for value in (name, name.upper(), 'cirros-0.6.2-x86_64-disk', None):
+        yield 'is_uuid_like', str(value), functools.partial(ask, value)

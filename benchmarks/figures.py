@@ -39,11 +39,6 @@ class Row:
         highest = name.startswith('worst')
         return (max if highest else statistics.median)(self.figures[name])
 
-    def quartiles(self, name: str) -> tuple[float, float]:
-        values = self.figures[name] * 2  # one value alone has none
-        low, _, high = statistics.quantiles(values, method='inclusive')
-        return low, high
-
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
     """Return the quotient of each pair."""

@@ -20,8 +20,8 @@ so that each gets the ``sleep`` it asks for.
 """
 
 import ast
-from collections.abc import Iterator
 import pathlib
+import re
 import subprocess  # noqa: S404
 import sys
 import types
@@ -32,10 +32,10 @@ GLANCE = 'glance 33.0.0'
 STORE_4 = 'glance_store 4.8.2'
 STORE_5 = 'glance_store 5.5.0'
 
-_WANTED = {
-    *('chunkiter', 'cooperative_iter', 'cooperative_read', 'is_uuid_like'),
-    *('CooperativeReader', 'MAX_COOP_READER_BUFFER_SIZE', 'sleep', 'uuid'),
-}
+_WANTED = re.compile(
+    r'def (chunkiter|cooperative_\w+|is_uuid_like)\b|class CooperativeRead|'
+    r'MAX_COOP_READER_BUFFER_SIZE|(try:|from|import)[^.]* (sleep|uuid)\b'
+).match
 _FOLDER = pathlib.Path(sys.prefix, 'peers')
 
 
@@ -45,24 +45,10 @@ def load(name: str) -> Any:
     (path,) = _FOLDER.glob(f'{project}-{release}-*.whl')
     with zipfile.ZipFile(path) as wheel:
         module = ast.parse(wheel.read(f'{project}/common/utils.py'))
-    module.body = [
-        node for node in module.body if not _WANTED.isdisjoint(_names(node))
-    ]
+    module.body = [node for node in module.body if _WANTED(ast.unparse(node))]
     helpers: dict[str, Any] = {'__name__': name}
     exec(compile(module, name, 'exec'), helpers)  # noqa: S102
     return types.SimpleNamespace(**helpers)
-
-
-def _names(node: ast.AST) -> Iterator[str]:
-    """Return what a statement defines or imports."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Assign):
-        yield from (x.id for x in node.targets if isinstance(x, ast.Name))
-    elif isinstance(node, ast.Import | ast.ImportFrom | ast.Try):
-        for part in ast.walk(node):
-            if isinstance(part, ast.alias):
-                yield part.asname or part.name
 
 
 def fetch() -> None:

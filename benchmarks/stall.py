@@ -55,10 +55,6 @@ _WORKS = {
 _ROUNDS = 5
 # Together they are larger than the caches of a processor.
 _IMAGES = 8
-_IMAGE = 64 * MiB
-# Seconds that streams run before anything counts, and that a neighbour works.
-_BEGIN = 0.05
-_WORK = 0.005
 # Seconds between two moments of a heartbeat, on average.
 _BEAT = 0.002
 _MOMENT = struct.Struct('d')
@@ -74,7 +70,7 @@ def cells(quick: bool) -> Iterator[dict[str, Any]]:
     for interval, work, streams in itertools.product(
         (0, 10) if quick else (0, 1, 10),
         list(_WORKS)[:3],
-        (1, 64) if quick else (1, 8, 64, 256),
+        (64,) if quick else (1, 8, 64, 256),
     ):
         yield {'streams': streams, 'interval_ms': interval, 'work': work}
     yield {'streams': 64, 'interval_ms': 10, 'work': _BESIDE_WORK}
@@ -90,23 +86,21 @@ def measure(
     )
     hub = _Hub(folder, seconds or 0.05, *_WORKS[case['work']])
     ours = functools.partial(hub.run, utils.cooperative_read, case['streams'])
+    base, runs = 'no yields', Runs({'no yields': hub.run_bare, 'ours': ours})
     if case['work'] == _BESIDE_WORK:
         base = 'alone'
-        runs: Runs = {base: ours, 'ours': functools.partial(ours, beside=True)}
-    else:
-        base = 'no yields'
-        runs = {base: hub.run_bare, 'ours': ours}
-    if not interval:
+        runs = {base: ours, 'ours': functools.partial(ours, beside=True)}
+    elif not interval:
         way = peers.load(peers.STORE_4).cooperative_read
         runs[peers.STORE_4] = functools.partial(hub.run, way, case['streams'])
     figures = in_turns(_ROUNDS if seconds else 1, runs, base)
     p99 = figures['ours']['p99 ms']
-    if not interval:
-        theirs = figures[peers.STORE_4]['p99 ms']
-        figures['ours']['p99 of 4.8.2'] = ratios(p99, theirs)
-    # Of what a chunk takes with its work and no yield.
+    # In what a chunk takes with its work and no yield.
     chunks = [hub.size / 1000 / rate for rate in figures[base]['MB/s']]
     figures['ours']['p99 in chunks'] = ratios(p99, chunks)
+    if peers.STORE_4 in runs:
+        theirs = figures[peers.STORE_4]['p99 ms']
+        figures['ours']['p99 of 4.8.2'] = ratios(p99, theirs)
     for way in runs:
         yield Row('stall', {**case, 'way': way}, figures[way])
 
@@ -141,15 +135,12 @@ class _Hub:
     def __init__(
         self, folder: pathlib.Path, seconds: float, size: int, hashes: bool
     ) -> None:
-        self.size = size
-        self._hashes = hashes
+        self._seconds, self.size, self._hashes = seconds, size, hashes
         self._heart = Heartbeat()
         self._paths = [folder / str(number) for number in range(_IMAGES)]
-        if not self._paths[-1].exists():
-            content = os.urandom(_IMAGE)
-            for path in self._paths:
-                path.write_bytes(content)
-        self._seconds = seconds
+        for path in self._paths:
+            if not path.exists():
+                path.write_bytes(os.urandom((64 if seconds >= 1 else 4) * MiB))
         self._count = 0
         # Streams go on until then.
         self._until = math.inf
@@ -164,13 +155,11 @@ class _Hub:
     def run(self, way: Way, streams: int, beside: bool = False) -> Round:
         """Run streams, and another green thread that works beside them."""
         self._until = math.inf
-        running = [
-            eventlet.spawn(self._stream, way, number)
-            for number in range(streams)
-        ]
+        spawn = functools.partial(eventlet.spawn, self._stream, way)
+        running = list(map(spawn, range(streams)))
         if beside:
             running.append(eventlet.spawn(self._work))
-        eventlet.sleep(_BEGIN)
+        eventlet.sleep(0.05)  # until all have begun
         self._count, begun = 0, time.monotonic()
         with self._heart.beating() as stalls:
             eventlet.sleep(self._seconds)
@@ -200,7 +189,7 @@ class _Hub:
 
     def _work(self) -> None:
         while self._until:
-            until = time.monotonic() + _WORK
+            until = time.monotonic() + 0.005
             while time.monotonic() < until:
                 pass
             eventlet.sleep(0)

@@ -13,12 +13,11 @@
 
 """What ``offload_file_reads`` does on fast, on slow and on cold storage.
 
-Streams of files with the option on and off, in turns, beside a stall. The
+Streams of files with the option on and off, in turns, beside a heartbeat. The
 pool is made before anything counts.
 """
 
 from collections.abc import Iterator
-import functools
 import io
 import os
 import pathlib
@@ -34,9 +33,7 @@ from benchmarks import stall
 from benchmarks.figures import KiB, MiB, Row
 from glance_store.common import utils
 
-_WARM = 'warm'
-_COLD = 'cold'
-_SLOW = '200 ms a read'
+_WARM, _COLD, _SLOW = 'warm', 'cold', '200 ms a read'
 _SIZES = {'4 KiB': 4 * KiB, '64 KiB': 64 * KiB, '1 MiB': MiB}
 _ROUNDS = {_WARM: 15, _COLD: 8, _SLOW: 1}
 
@@ -75,12 +72,9 @@ def measure(
         )
         return
     heart = stall.Heartbeat()
-    opens = (
-        _SlowFile if storage == _SLOW else functools.partial(open, mode='rb')
-    )
 
     def stream(path: pathlib.Path) -> None:
-        with opens(path) as fp:
+        with _SlowFile(path) if storage == _SLOW else path.open('rb') as fp:
             read = utils.cooperative_read(fp)
             while _ := read(size):
                 pass
@@ -117,10 +111,8 @@ def _can_ask(path: pathlib.Path) -> bool:
     with path.open('rb') as fp:
         try:
             os.preadv(fp.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        except OSError as exc:
+            return isinstance(exc, BlockingIOError)
     return True
 
 
