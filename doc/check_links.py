@@ -10,11 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Follow every link from one built page to another: tox -e docs.
+"""Check the links and pictures of the built pages: tox -e docs.
 
-Sphinx checks the references that it makes itself. What the theme, raw
-addresses and pictures link to, and whether an anchor is really there, shows
-only in the pages. What is elsewhere on the network is not asked for.
+Sphinx checks its own references. The links of the theme, raw addresses and
+anchors show in the built pages only. Addresses of other sites are skipped.
 """
 
 from collections.abc import Iterator
@@ -24,12 +23,12 @@ import re
 import sys
 import urllib.parse
 
-
+# Pictures of these pages; the logo of the theme has no text.
 _OURS = re.compile('.*_images/.*')
 
 
 class Page(html.parser.HTMLParser):
-    """What a page links to, and which anchors it has."""
+    """The links, the anchors and the pictures without text of a page."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
@@ -44,13 +43,12 @@ class Page(html.parser.HTMLParser):
         values = {name: value or '' for name, value in attrs}
         self.anchors |= {values.get('id', ''), values.get('name', '')}
         self.links |= {values[n] for n in ('href', 'src') if n in values}
-        # The logo of the theme has none, and is none of these pages.
         if tag == 'img' and not values.get('alt'):
             self.nameless += _OURS.findall(values.get('src', ''))
 
 
 def problems(folder: pathlib.Path) -> Iterator[str]:
-    """Tell what is wrong with the pages in *folder*, a line for each."""
+    """Return a line for each problem of the pages in *folder*."""
     pages = {path: Page(path) for path in sorted(folder.rglob('*.html'))}
     if not pages:
         yield f'{folder}: no pages'
@@ -60,7 +58,7 @@ def problems(folder: pathlib.Path) -> Iterator[str]:
             if _is_dead(link, path, pages):
                 yield f'{name}: {link} leads nowhere'
         for source in page.nameless:
-            yield f'{name}: {source} has no text to take its place'
+            yield f'{name}: {source} has no alternative text'
 
 
 def _is_dead(
