@@ -130,7 +130,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Return 0 where every goal that was asked for is met."""
     asked = _arguments()
-    out = console.Console(width=None if sys.stdout.isatty() else 160)
+    out = console.Console(width=None if sys.stdout.isatty() else 200)
     rows = []
     for part in asked.parts or _PARTS:
         found = _measured(part, asked, out)

@@ -242,11 +242,12 @@ def _pause() -> float:
 
 def _ring(bell: socket.socket) -> NoReturn:
     """Send the time at random moments, from a + to a - of the other end."""
-    while bell.recv(1):
-        asked: list[socket.socket] = []
-        while not asked:
-            bell.sendall(_MOMENT.pack(time.monotonic()))
-            asked, _, _ = select.select([bell], [], [], _pause())
-        bell.recv(1)
-        bell.sendall(_MOMENT.pack(0))
+    with contextlib.suppress(OSError):
+        while bell.recv(1):
+            asked: list[socket.socket] = []
+            while not asked:
+                bell.sendall(_MOMENT.pack(time.monotonic()))
+                asked, _, _ = select.select([bell], [], [], _pause())
+            bell.recv(1)
+            bell.sendall(_MOMENT.pack(0))
     os._exit(0)
