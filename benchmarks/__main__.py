@@ -13,10 +13,10 @@
 
 """Measure the helpers, beside the peers that benchmarks.peers downloads.
 
-Three parts: ``cost`` (what a stream costs), ``stall`` (how long everything
-else on a hub waits) and ``storage`` (what ``offload_file_reads`` does). Ours
-and what it is compared with run in turns. The load of the machine, at the end
-of the report, shows in each stall.
+``cost`` times streams beside a bare loop and the peers, ``stall`` the waits of
+everything else on a hub, and ``storage`` the option ``offload_file_reads``.
+Rounds of ours and of the others alternate. The figures need a quiet machine:
+its load stands at the end of the report.
 
 The JSON file::
 

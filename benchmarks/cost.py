@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""What a stream costs beside a bare loop and beside the peers.
+"""Time streams beside a bare loop and beside the peers.
 
 Ours, the bare loop and each peer read the same file in turns. The bare loop
 holds its last chunk until the next one is there, as a consumer does.
@@ -44,11 +44,10 @@ _PEERS = {
 # glance_store has no exact reads, and glance no is_uuid_like.
 _MISSING = {('read(n)', peers.STORE_5), ('is_uuid_like', peers.GLANCE)}
 _CALLS = ('cooperative_read', 'CooperativeReader.read', 'cooperative_iter')
-# A function to call with a size until its answer is empty; or, with None for
-# the size, something to iterate over.
+# A function and the size to call it with until EOF; or an iterable and None.
 Stream = tuple[Any, int | None]
-# A name, what it is called with, and what makes a stream with a library; no
-# library stands for the bare loop.
+# A name, its argument, and a function that makes a stream with the names of a
+# library; None makes the bare loop.
 Case = tuple[str, str, Callable[[Any], Stream]]
 Ways = dict[str, Callable[[], Stream]]
 

@@ -56,7 +56,6 @@ def measure(
     module = importlib.import_module(f'benchmarks.{part}')
     # Each round collects garbage before it begins.
     gc.disable()
-    gc.freeze()
     return list(module.measure(folder, seconds, **cell))
 
 

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""The libraries that ours is measured beside, as they were released.
+"""The libraries to compare with, as they were released.
 
 Each is downloaded from the package index, and none is installed: two have one
 name, and all have hundreds of dependencies. Of the one module that matters,

@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""How long many streams keep everything else on their hub waiting.
+"""Time how long everything else on a hub waits for its streams.
 
 Streams on one hub read one image after another from the page cache. A loop
 without yields and a peer do the same in turns with them. Two heartbeats ask at
@@ -95,7 +95,7 @@ def measure(
         runs[peers.STORE_4] = functools.partial(hub.run, way, case['streams'])
     figures = in_turns(_ROUNDS if seconds else 1, runs, base)
     p99 = figures['ours']['p99 ms']
-    # In what a chunk takes with its work and no yield.
+    # The time of a chunk with its work, in ms, without a yield.
     chunks = [hub.size / 1000 / rate for rate in figures[base]['MB/s']]
     figures['ours']['p99 in chunks'] = ratios(p99, chunks)
     if peers.STORE_4 in runs:
