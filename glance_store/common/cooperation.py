@@ -235,7 +235,7 @@ class TracedStream(Stream):
             if of_items or answer:
                 self._chunks += 1
                 self._bytes += _bytes_of(answer)
-            elif answer is not None and args[:1] != (0,):
+            elif answer is not None and 0 not in (*args, *kwargs.values()):
                 self.close()
             return answer
 

@@ -18,6 +18,7 @@ read that the page cache can answer is made in place.
 """
 
 from collections.abc import Callable
+import errno
 import io
 import operator
 import os
@@ -29,10 +30,8 @@ from typing import Any
 from oslo_config import cfg
 
 from glance_store.common import buffers
+from glance_store.common import pagecache
 from glance_store.common import pool
-
-# One question to the page cache is about this many bytes, at most.
-_WINDOW = 4 * 1024 * 1024
 
 # The size of a read without one; the rest of it is still above half.
 _ALL = sys.maxsize
@@ -67,42 +66,44 @@ class Reads:
     def __init__(
         self, fd: Any, read: Callable[..., Any], checkpoint: Callable[[], Any]
     ) -> None:
-        self._fd = fd
         self._read = read
         self._checkpoint = checkpoint
-        # Bytes ahead that the page cache holds, and how many the last question
-        # was about; None where it cannot be asked.
-        self._cached = 0
-        can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
-        self._asked = 0 if can_ask else None
+        self._is_cached = pagecache.PageCache(fd).holds
+        self._kind = str if hasattr(fd, 'buffer') else bytes
         # The read under way; it keeps its answer until fetch() returns that.
         self._job: pool.Job | None = None
         # From a read in the pool on, until all that it gave is returned.
         self._buffer: buffers.Buffer | None = None
 
-    def read(self, *args: Any) -> Any:
+    def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as the file does, with one checkpoint."""
-        size = _size_asked(args)
-        if self._buffer is None:
-            if self._is_cached(size) or not pool.answers_here():
-                self._checkpoint()
-                return self._read(*args)
-            kind = str if hasattr(self._fd, 'buffer') else bytes
-            self._buffer = buffers.Buffer(self.fetch, 'fd', kind)
+        size = _size_asked((*args, *kwargs.values()))
+        if self._buffer is None and self._goes_in_place(size):
+            self._checkpoint()
+            return self._read(*args, **kwargs)
+        return self._read_by_pool(size)
+
+    def _read_by_pool(self, size: int) -> Any:
+        buffer = self._buffer
+        if buffer is None:
+            buffer = buffers.Buffer(self.fetch, 'fd', self._kind)
+            self._buffer = buffer
             self._start(size)
-        answer = self._buffer.take(size)
-        if self._job is None and not self._buffer.may_hold():
+        answer = buffer.take(size)
+        if self._job is None and not buffer.may_hold():
             self._buffer = None
         return answer
 
     def fetch(self, size: int) -> Any:
         """Read in the pool what would wait; the checkpoint comes after it."""
         if self._job is None:
-            if self._is_cached(size) or not pool.answers_here():
+            if self._goes_in_place(size):
                 self._checkpoint()
-                return self._read(size)
+                return self._read(_size_passed(size))
             self._start(size)
         job: Any = self._job
+        if job.is_lost():
+            raise OSError(errno.ECANCELED, 'fd: a read was lost in a fork')
         job.wait()
         self._checkpoint()
         self._job = None
@@ -110,55 +111,30 @@ class Reads:
 
     def close(self) -> None:
         """Wait for the read under way, and drop what was read."""
-        if self._job is not None:
+        if self._job is not None and not self._job.is_lost():
             self._job.wait()
         self._job = self._buffer = None
 
     def _start(self, size: int) -> None:
-        self._job = pool.Job(self._read, -1 if size > _ALL // 2 else size)
+        self._job = pool.Job(self._read, _size_passed(size))
 
-    def _is_cached(self, size: int) -> bool:
-        """Tell whether the page cache holds the next *size* bytes: a hint."""
-        if size > self._cached:
-            self._cached = self._ask(size)
-            if not self._cached:
-                return False
-        self._cached -= size
-        return True
-
-    def _ask(self, size: int) -> int:
-        """Return how many bytes ahead the page cache holds, 0 if not *size*.
-
-        Each yes makes the next question one about twice as many bytes. The
-        kernel reads a page that it was asked for in vain, so that the last
-        page may be there by an earlier question; the first page tells.
-        """
-        if self._asked is None or size > _ALL // 2:
-            return 0
-        descriptor = self._fd.fileno()
-        first, end = self._fd.tell(), os.fstat(descriptor).st_size
-        try:
-            # Past the end the kernel answers at once, cached or not.
-            if first >= end or _holds(descriptor, first):
-                for ahead in (max(size, min(2 * self._asked, _WINDOW)), size):
-                    if _holds(descriptor, min(first + ahead, end) - 1):
-                        self._asked = ahead
-                        return ahead
-            self._asked = 0
-        except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
-            self._asked = None
-        return 0
+    def _goes_in_place(self, size: int) -> bool:
+        """Tell whether the page cache can answer, or the pool cannot."""
+        return self._is_cached(size) or not pool.answers_here()
 
 
-def _holds(descriptor: int, at: int) -> bool:
-    try:
-        return os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
+def _size_asked(asked: tuple[Any, ...]) -> int:
+    """Return the size that a read was called with, _ALL for none.
 
-
-def _size_asked(args: tuple[Any, ...]) -> int:
-    if not args or args[0] is None:
+    A call with more arguments is for the file itself to refuse: 0.
+    """
+    if not asked or asked[0] is None:
         return _ALL
-    size = operator.index(args[0])
+    if len(asked) > 1:
+        return 0
+    size = operator.index(asked[0])
     return size if size >= 0 else _ALL
+
+
+def _size_passed(size: int) -> int:
+    return size if size <= _ALL // 2 else -1

@@ -13,7 +13,6 @@
 """Calls in eventlet's thread pool that a caller may stop to wait for."""
 
 from collections.abc import Callable
-import errno
 import importlib
 import os
 import sys
@@ -51,31 +50,42 @@ class Job:
     """One call in the pool, which goes on when its caller stops waiting."""
 
     def __init__(self, call: Callable[[int], Any], size: int) -> None:
+        self._call = call
+        self._size = size
         self._process = os.getpid()
-        self._outcome: tuple[Any, BaseException | None] = (None, None)
-        # For a thread that the pool cannot answer: native, patched or not.
+        self._outcome: tuple[Any, BaseException | None] | None = None
+        # Native, monkey-patched or not.
         patcher = sys.modules['eventlet.patcher']
-        self._done = patcher.original('threading').Event()
+        self._lock = patcher.original('threading').Lock()
         execute = sys.modules['eventlet.tpool'].execute
-        spawn = sys.modules['eventlet'].spawn
-        self._green_thread = spawn(execute, self._run, call, size)
+        self._waiter = sys.modules['eventlet'].spawn(execute, self._run)
 
-    def _run(self, call: Callable[[int], Any], size: int) -> None:
-        try:
-            self._outcome = call(size), None
-        except BaseException as exc:
-            self._outcome = None, exc
-        self._done.set()
+    def is_lost(self) -> bool:
+        """Tell whether the call was made before a fork."""
+        return self._process != os.getpid()
 
     def wait(self) -> None:
-        """Wait for the call to end; the wait may be interrupted."""
-        if self._process != os.getpid():
-            raise OSError(errno.ECANCELED, 'fd: a read was lost in a fork')
-        (self._green_thread if answers_here() else self._done).wait()
+        """Wait for the call to end; the wait may be interrupted.
+
+        A thread that the pool cannot answer waits natively, or makes the call
+        itself where the pool has yet to begin.
+        """
+        if not answers_here():
+            self._run()
+        while self._outcome is None:  # a switch from elsewhere ends a wait
+            self._waiter.wait()
 
     def answer(self) -> Any:
-        """Return or raise what the call did."""
-        answer, error = self._outcome
+        """Return or raise what the call did, once it has ended."""
+        answer, error = self._outcome or (None, None)
         if error is not None:
             raise error
         return answer
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._outcome is None:
+                try:
+                    self._outcome = self._call(self._size), None
+                except BaseException as exc:
+                    self._outcome = None, exc

@@ -252,8 +252,12 @@ class _CooperativeIterator(Iterator[_T]):
         self._checkpoint = stream.checkpoint
         # A reader of chunks ends where it has returned all that it gathered.
         self._end = stream.close if counts else _do_nothing
-        # What the source raised, until it gives an item again.
+        # What the source raised, until it gives an item again. A stream of
+        # ours looks after its own source.
         self._error: BaseException | None = None
+        self._is_ours = isinstance(
+            items, _CooperativeIterator | _Chunks | CooperativeReader
+        )
         self._open = [stream, items]
         if items is not source:
             self._open.append(source)
@@ -265,11 +269,14 @@ class _CooperativeIterator(Iterator[_T]):
             item = self._fetch()
         except StopIteration:
             self._end()
+            if not self._open:  # maybe by another green thread, just now
+                raise ValueError('the stream is closed') from None
             if error is None:
                 raise
             raise RuntimeError('the source ended after it raised') from error
         except BaseException as exc:
-            self._error = exc
+            if not self._is_ours:
+                self._error = exc
             raise
         self._error = None
         return item
@@ -277,9 +284,6 @@ class _CooperativeIterator(Iterator[_T]):
     def close(self) -> None:
         """Close the source where it has a ``close``; idempotent."""
         _close_all(self._open)
-
-    def is_closed(self) -> bool:
-        return not self._open
 
 
 def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
@@ -443,14 +447,12 @@ def _next_of(chunks: _CooperativeIterator[Any]) -> Callable[[Any], Any]:
         for chunk in chunks:
             if not isinstance(chunk, buffers.DATA) or chunk:
                 return chunk
-        if chunks.is_closed():  # by another green thread, during a yield
-            _refuse_to_read()
         return b''
 
     return fetch
 
 
-def _refuse_to_read(size: int | None = None) -> Any:
+def _refuse_to_read(size: int | None) -> Any:
     raise ValueError('fd: read of a closed CooperativeReader')
 
 
