@@ -25,7 +25,7 @@ class OptionsTestCase(base.TestCase):
     def test_out_of_range(self) -> None:
         for name, values in (
             ('default_chunk_size', ('0', '-1', '1.5', '64k', 'many')),
-            ('cooperative_yield_interval', ('-1', '-1e-9', '1ms')),
+            ('cooperative_yield_interval', ('-1', '-1e-9', '1ms', 'nan')),
             ('offload_file_reads', ('2', 'maybe')),
         ):
             for value in values:
@@ -106,6 +106,11 @@ class ChunkSizeTestCase(base.TestCase):
                 self.assertEqual(size, len(chunk))
             chunk = next(make(io.BytesIO(data), chunk_size=65536))
             self.assertEqual(65536, len(chunk))
+
+    def test_empty_in_the_file(self) -> None:
+        self.configure(default_chunk_size=None)
+        chunk = next(utils.chunkiter(io.BytesIO(bytes(70000))))
+        self.assertEqual(65536, len(chunk))
 
     def test_read_when_a_stream_is_made(self) -> None:
         self.configure(default_chunk_size=10)
