@@ -12,19 +12,20 @@
 
 """System-level utilities and helper functions.
 
-The helpers through which image stores stream: they cut a source into chunks,
-and let the other green threads of a service run between two chunks.
+Image stores stream through these: they cut a source into chunks, and let the
+other green threads of a service run between two chunks.
 
 Every call on a cooperative stream yields first, then fetches from its source,
 and returns at once. So a stream holds nothing of its source during a yield,
 and an interrupted yield (an ``eventlet.Timeout``, a kill) loses nothing: call
 again. ``glance_store.common.cooperation`` decides when a yield is due, and
-which stream goes next.
+which stream goes next. On a thread without a hub, nothing yields.
 
 A *file-like* has a ``read``. An *iterable* has none, and ``iter()`` takes it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+import contextlib
 import errno
 import hashlib
 import operator
@@ -32,7 +33,7 @@ import re
 import sys
 import tempfile
 from typing import Any, Generic, ParamSpec, Protocol, TypeGuard, TypeVar
-from typing import cast, overload
+from typing import overload
 
 from oslo_concurrency import lockutils
 from oslo_config import cfg
@@ -96,8 +97,7 @@ def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
 
     :param hash_algo: a name that :func:`hashlib.new` takes, or an object
         whose ``str()`` is one
-    :param usedforsecurity: False for a checksum: a system in FIPS mode has
-        MD5 for nothing else
+    :param usedforsecurity: False for a checksum, where FIPS mode has MD5
     :raises ValueError: if there is no such algorithm
     """
     name = str(hash_algo)
@@ -157,18 +157,15 @@ def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
     :param iter: a file-like, for :func:`chunkiter`; or an iterable of chunks
     :param chunk_size: maximum size of a chunk, as in :func:`chunkiter`
     :returns: an iterator of chunks for a file-like, else the same object
-    :raises TypeError: as :func:`chunkiter` does
-    :raises ValueError: as :func:`chunkiter` does
+    :raises TypeError, ValueError: as :func:`chunkiter` does
     """
     if hasattr(iter, 'read'):
         return _Chunks(iter, 'iter', chunk_size)
     return iter
 
 
-class _PartBuffer(buffers.Buffer):
+class _ReadBuffer(buffers.Buffer):
     """A buffer over reads, where None means that nothing is there yet."""
-
-    __slots__ = ()
 
     def checked(self, chunk: Any) -> Any:
         if chunk is None:
@@ -186,7 +183,7 @@ class _Chunks(Iterator[_Data]):
         # The yields are left to the stream that may stand on this one.
         reads = offload.reads_of(fp, read, checkpoint=_do_nothing)
         fetch = read if reads is None else reads.fetch
-        self._take = _PartBuffer(fetch, f'{parameter}.read()').take
+        self._take = _ReadBuffer(fetch, f'{parameter}.read()').take
 
     def __next__(self) -> _Data:
         try:
@@ -201,7 +198,7 @@ class _Chunks(Iterator[_Data]):
 
 
 def _do_nothing() -> None:
-    """Stand in for a checkpoint or an end that is made elsewhere."""
+    """Take the place of a checkpoint, or an end, that comes elsewhere."""
 
 
 def cooperative_iter(iter: Iterable[_T]) -> '_CooperativeIterator[_T]':
@@ -209,8 +206,7 @@ def cooperative_iter(iter: Iterable[_T]) -> '_CooperativeIterator[_T]':
 
     Several images that a service streams at once take turns, which prevents
     starvation: no stream keeps the hub to itself. Each step yields if a yield
-    is due, then takes an item from *iter* and returns it unchanged. On a
-    thread without a hub nothing is added to iterating.
+    is due, then takes an item from *iter* and returns it unchanged.
 
     >>> list(cooperative_iter([b'abc', b'de']))
     [b'abc', b'de']
@@ -252,15 +248,15 @@ class _CooperativeIterator(Iterator[_T]):
         self._checkpoint = stream.checkpoint
         # A reader of chunks ends where it has returned all that it gathered.
         self._end = stream.close if counts else _do_nothing
-        # What the source raised, until it gives an item again. A stream of
-        # ours looks after its own source.
+        # What the source raised, until it gives an item again. Where the
+        # source is a stream of ours, its own source is what matters.
         self._error: BaseException | None = None
         self._is_ours = isinstance(
             items, _CooperativeIterator | _Chunks | CooperativeReader
         )
-        self._open = [stream, items]
+        self._unclosed = [stream, items]
         if items is not source:
-            self._open.append(source)
+            self._unclosed.append(source)
 
     def __next__(self) -> _T:
         self._checkpoint()
@@ -269,7 +265,7 @@ class _CooperativeIterator(Iterator[_T]):
             item = self._fetch()
         except StopIteration:
             self._end()
-            if not self._open:  # maybe by another green thread, just now
+            if not self._unclosed:  # maybe by another green thread, just now
                 raise ValueError('the stream is closed') from None
             if error is None:
                 raise
@@ -283,15 +279,14 @@ class _CooperativeIterator(Iterator[_T]):
 
     def close(self) -> None:
         """Close the source where it has a ``close``; idempotent."""
-        _close_all(self._open)
+        _close_all(self._unclosed)
 
 
 def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
     """Return ``fd.read``, with a yield to the hub before each call.
 
     Several images that a service streams at once take turns, which prevents
-    starvation: no stream keeps the hub to itself. On a thread without a hub,
-    nothing is added to ``fd.read``.
+    starvation: no stream keeps the hub to itself.
 
     >>> import io
     >>> read = cooperative_read(io.BytesIO(b'abcde'))
@@ -309,9 +304,10 @@ def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
 def _cooperative_read(
     fd: Any, stream: cooperation.Stream, keyword: str = ''
 ) -> tuple[Callable[..., Any], offload.Reads | None]:
-    """Return a cooperative ``fd.read``, and what offloads it.
+    """Return a cooperative ``fd.read``, and what offloads it if it is.
 
-    An argument named *keyword* is passed by position.
+    An offloaded read makes its checkpoint itself, after the pool answered. An
+    argument named *keyword* is passed by position.
     """
     read = _read_of(fd, 'fd')
     checkpoint: Callable[[], object] = stream.checkpoint
@@ -336,8 +332,7 @@ class CooperativeReader(Generic[_Data]):
 
     When a service uploads or downloads more than one image, their streams
     take turns at each chunk, which prevents starvation: all green threads are
-    scheduled, and none is active all the time. On a thread without a hub
-    nothing is added to reading.
+    scheduled, and none is active all the time.
 
     >>> reader = CooperativeReader(iter([b'abc', b'', b'defg']))
     >>> reader.read(2), reader.read(), reader.read(3), reader.read()
@@ -367,26 +362,30 @@ class CooperativeReader(Generic[_Data]):
 
     def __init__(self, fd: Any) -> None:
         self.fd = fd
-        # Of a file, how much a step of an iteration reads.
+        self._take: Callable[..., _Data]
+        # Of a file, the bytes that one step of an iteration reads.
         self._chunk_size: int | None = None
-        # The iteration of a file-like by itself, where it is no file.
+        # The iteration of a file-like that is no file.
         self._items: Iterator[Any] | None = None
-        self._open: list[Any] = [fd]
+        self._unclosed: list[Any] = [fd]
         stream = cooperation.stream_over(fd)
         if not hasattr(fd, 'read'):
             chunks = _CooperativeIterator(fd, 'fd', stream, counts=False)
-            buffer = buffers.Buffer(_next_of(chunks), 'a chunk of fd')
+            filled = filter(_is_filled, chunks)
+            buffer = buffers.Buffer(
+                lambda _: next(filled, b''), 'a chunk of fd'
+            )
             self._take = stream.counted(buffer.take)
-            self._open = [chunks]
+            self._unclosed = [chunks]
             return
         self._take, reads = _cooperative_read(fd, stream, 'length')
         self.read = self._take  # type: ignore[method-assign]
         if _is_file(fd) or not isinstance(fd, Iterable):
             self._chunk_size = _checked_size(_UNNAMED)
-            self._open = [stream, reads, fd]
+            self._unclosed = [stream, reads, fd]
         else:
             self._items = _CooperativeIterator(fd, 'fd', stream)
-            self._open = [reads, self._items]
+            self._unclosed = [reads, self._items]
 
     def read(self, length: int | None = None) -> _Data:
         """Return the next chunk of the iterable, or exactly *length* bytes.
@@ -404,12 +403,12 @@ class CooperativeReader(Generic[_Data]):
             read; nothing is taken then
         :raises ValueError: after :meth:`close`
         """
-        size: tuple[int | None, ...] = (length,)
-        if not hasattr(self.fd, 'read'):
-            size = (None if length is None else _checked_length(length),)
-        elif length is None:  # it was called by way of the class
-            size = ()
-        return cast(_Data, self._take(*size))
+        if hasattr(self.fd, 'read'):  # it was called by way of the class
+            return self._take() if length is None else self._take(length)
+        if length is not None:
+            length = _integer(length, 'length')
+            length = min(length, sys.maxsize) if length >= 0 else sys.maxsize
+        return self._take(length)
 
     def __iter__(self) -> Iterator[_Data]:
         return self
@@ -431,7 +430,7 @@ class CooperativeReader(Generic[_Data]):
         """Close *fd* where it has a ``close``; idempotent."""
         if not hasattr(self.fd, 'read'):
             self._take = _refuse_to_read
-        _close_all(self._open)
+        _close_all(self._unclosed)
 
 
 def _is_file(fd: Any) -> bool:
@@ -440,16 +439,9 @@ def _is_file(fd: Any) -> bool:
     return hasattr(type(fd), 'readline') or isinstance(fd, wrapper)
 
 
-def _next_of(chunks: _CooperativeIterator[Any]) -> Callable[[Any], Any]:
-    """Return what fetches the next chunk that is not empty, b'' at the end."""
-
-    def fetch(_: Any) -> Any:
-        for chunk in chunks:
-            if not isinstance(chunk, buffers.DATA) or chunk:
-                return chunk
-        return b''
-
-    return fetch
+def _is_filled(chunk: Any) -> bool:
+    """Tell an empty chunk from others, and from what is to be refused."""
+    return not isinstance(chunk, buffers.DATA) or len(chunk) > 0
 
 
 def _refuse_to_read(size: int | None) -> Any:
@@ -481,9 +473,7 @@ def _close_all(sources: list[Any]) -> None:
     while sources:
         source = sources.pop(0)
         try:
-            close = getattr(source, 'close', None)
-            if callable(close):
-                close()
+            getattr(source, 'close', _do_nothing)()
         except BaseException as exc:
             left.append(source)
             error = exc
@@ -501,17 +491,10 @@ def _checked_size(chunk_size: int) -> int:
     return size
 
 
-def _checked_length(length: int) -> int:
-    size = _integer(length, 'length')
-    return sys.maxsize if size < 0 else min(size, sys.maxsize)
-
-
 def _integer(value: Any, parameter: str) -> int:
-    try:
+    with contextlib.suppress(TypeError):
         if not isinstance(value, bool):
             return operator.index(value)
-    except TypeError:
-        pass
     raise TypeError(
         f'{parameter} must be an integer, not {type(value).__name__}'
     )
