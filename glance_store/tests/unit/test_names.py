@@ -260,6 +260,19 @@ class CooperativeIterTestCase(base.TestCase):
                     exc = self.assertRaises(RuntimeError, step)
                     self.assertIs(error, exc.__cause__)
 
+    def test_stream_over_a_stream(self) -> None:
+        # The inner one tells whether its source went on.
+        chunks = utils.chunkiter(Answering(b'ab', None), 2)
+        stream = utils.cooperative_iter(chunks)
+        self.assertEqual(b'ab', next(stream))
+        self.assertRaises(BlockingIOError, next, stream)
+        self.assertEqual([], list(stream))
+        for make in utils.cooperative_iter, utils.CooperativeReader:
+            stream = utils.cooperative_iter(make(Closing(b'a', OSError())))
+            self.assertEqual(b'a', next(stream))
+            for error in OSError, RuntimeError, RuntimeError:
+                self.assertRaises(error, next, stream)
+
     def test_close_closes_the_source_and_its_iterator(self) -> None:
         for make in utils.cooperative_iter, utils.CooperativeReader:
             for taken in range(4):
@@ -273,6 +286,8 @@ class CooperativeIterTestCase(base.TestCase):
                 self.assertEqual(bool(taken), 'iterator' in closed)
                 stream.close()
                 self.assertEqual(closed, sorted(source.closed))
+                # A part of an image does not end here.
+                self.assertRaises(ValueError, next, stream)
 
     def test_close_where_there_is_none(self) -> None:
         for make in utils.cooperative_iter, utils.CooperativeReader:
@@ -407,7 +422,7 @@ NO_FILE: tuple[Any, ...] = (
     {},
     Attribute(read=b'abc'),
 )
-NO_SIZE = ('5', b'5', 5.0, 5j, True, False, [5], object(), int)
+NO_SIZE = ('5', b'5', 5.0, 5j, True, False, [5], object())
 
 
 class BadInputTestCase(base.TestCase):
