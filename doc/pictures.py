@@ -46,7 +46,7 @@ READ = 'read 64 KiB'
 HASH = 'MD5 1 MiB'
 
 # How a picture and a table name the ways, and where the report has them.
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     'glance_store 4.8.2': {'interval_ms': 0, 'way': 'glance_store 4.8.2'},
     'every call': {'interval_ms': 0, 'way': 'ours'},
     '1 ms': {'interval_ms': 1, 'way': 'ours'},
@@ -54,7 +54,7 @@ WAYS = {
 }
 
 # A picture 400 pixels wide is read on a telephone without a loupe.
-STYLE = {
+STYLE: dict[Any, Any] = {
     'axes.spines.right': False,
     'axes.spines.top': False,
     'figure.constrained_layout.use': True,
@@ -201,12 +201,13 @@ def _stall_rows(
 
 
 def _storage_rows(report: Report) -> Iterator[tuple[str, ...]]:
-    for name, case in {
+    cases: dict[str, dict[str, Any]] = {
         'cached, 1 stream': {'storage': 'warm', 'chunk': '64 KiB'},
         'not cached, 1 stream': {'storage': 'cold', 'streams': 1},
         'not cached, 8 streams': {'storage': 'cold', 'streams': 8},
         '200 ms a read': {'storage': '200 ms a read'},
-    }.items():
+    }
+    for name, case in cases.items():
         for figure, shown in (('p99 ms', 'stall, ms'), ('MB/s', 'MB/s')):
             values = (
                 report.value(figure, option=option, **case)
