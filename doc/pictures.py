@@ -129,7 +129,7 @@ class Report:
         """Return the median of a figure in the row with that case."""
         for row in self._rows:
             if case.items() <= row['case'].items():
-                return statistics.median(row['figures'][figure])
+                return float(statistics.median(row['figures'][figure]))
         return None
 
 
@@ -148,10 +148,10 @@ def draw_stall(report: Report) -> None:
         ]
         across, up = zip(*points, strict=True)
         panel.plot(across, up, 'o-', color=colour, label=name, markersize=14)
-        for number, *place in zip(NUMBERS, across, up, strict=True):
+        for number, x, y in zip(NUMBERS, across, up, strict=True):
             panel.annotate(
                 str(number),
-                place,
+                (x, y),
                 color='white',
                 fontsize=7,
                 ha='center',
