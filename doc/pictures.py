@@ -128,7 +128,8 @@ class Report:
     def value(self, figure: str, **case: Any) -> float | None:
         """Return the median of a figure in the row with that case."""
         for row in self._rows:
-            if case.items() <= row['case'].items():
+            known = figure in row['figures']
+            if known and case.items() <= row['case'].items():
                 return float(statistics.median(row['figures'][figure]))
         return None
 
