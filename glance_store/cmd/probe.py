@@ -13,38 +13,20 @@
 """Measure what streaming images does to everything else."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
 import importlib
-import importlib.metadata
-import importlib.util
 import operator
 import os
-import pathlib
 import re
 import signal
 import sys
-import tempfile
-import time
 from typing import Any, NoReturn
-
-from glance_store.cmd import probe_streams
-from glance_store.cmd.probe_streams import Failure
 
 PROGRAM = 'glance-store-probe'
 PACKAGES = ('matplotlib', 'requests', 'rich')  # the extra "probe"
 
-MIB = 1024 * 1024
-IMAGE_SIZE = 256 * MIB
-
-# The ways of streaming take turns, so that a change of the machine's load
-# meets all of them. So many turns make up the time of each.
-TURNS = 5
-
-# Seconds of a turn that comes first and is not measured, and the most that
-# reading the files into the page cache may take.
-WARM_UP = 0.05
-READ_AHEAD = 10
+CHUNK_SIZE = 65536  # the default of [glance_store] default_chunk_size
 
 STREAMS = """Stream image files in several ways, and measure the stall: how
 long everything else has to wait. Then say what to set. "%(prog)s watch --help"
@@ -55,6 +37,10 @@ best throughput (within 5 %% is equal), then the fewest options."""
 WATCH = """Ask a running service on a schedule, and measure each answer from
 the moment it was due. The service stalls, and the exit status is 1, where the
 99th percentile exceeds the fastest tenth by more than the target."""
+
+
+class Failure(Exception):
+    """The line that the probe ends with, at status 2."""
 
 
 class Stopped(BaseException):
@@ -115,8 +101,7 @@ def parser_of(watch: bool) -> Parser:
             how = {'type': kind, 'metavar': metavar, **how}
         parser.add_argument(name, help=help, **how)
 
-    version = importlib.metadata.version('glance_store')
-    add('--version', None, 'print it', action='version', version=version)
+    add('--version', None, 'print the release', action='store_true')
     add('--json', None, 'print one JSON document', action='store_true')
     add('--target', number(float, 1, 1000), 'limit of the stall, in ms (10)')
     parser.set_defaults(target=10.0)
@@ -129,7 +114,7 @@ def parser_of(watch: bool) -> Parser:
         add('--download', url, 'an image that clients download meanwhile')
         add('--clients', count, 'how many download it (3)')
         return parser
-    parser.set_defaults(chunk_size=probe_streams.CHUNK_SIZE)
+    parser.set_defaults(chunk_size=CHUNK_SIZE)
     text = 'an image, or a folder of them (a temporary image)'
     add('files', str, text, nargs='*', metavar='FILE|DIR')
     text = 'how many run at once; repeatable (1, 8 and 64)'
@@ -142,105 +127,14 @@ def parser_of(watch: bool) -> Parser:
     return parser
 
 
-def files_in(name: str) -> list[str]:
-    """Return the path of an image, or those of the images in a folder."""
-    path = pathlib.Path(name).absolute()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    found = [file for file in files if file.is_file() and file.stat().st_size]
-    for file in found or [path]:
-        os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # it is readable
-    if not found:
-        raise Failure(f'{name!r} has no image in it')
-    return [str(file) for file in found]
-
-
-@contextlib.contextmanager
-def images(names: list[str]) -> Iterator[list[str]]:
-    """Give the paths of the images, or of one that is made."""
-    if names:
-        yield [path for name in names for path in files_in(name)]
-        return
-    # It has no name, so that nothing of it is left however the probe ends.
-    with tempfile.TemporaryFile() as file:
-        block = os.urandom(MIB)
-        for _ in range(IMAGE_SIZE // MIB):
-            file.write(block)
-        file.flush()
-        yield [f'/proc/{os.getpid()}/fd/{file.fileno()}']
-
-
-def prepare(paths: list[str], cold: bool) -> None:
-    """Read files into the page cache, or drop them from it."""
-    end = time.monotonic() + READ_AHEAD
-    mounts = pathlib.Path('/proc/self/mountinfo').read_text().splitlines()
-    for path in paths:
-        with open(path, 'rb') as file:
-            while not cold and time.monotonic() < end and file.read(MIB):
-                pass
-            device = os.fstat(file.fileno()).st_dev
-            name = f' {os.major(device)}:{os.minor(device)} '
-            if cold and any(name in m and ' - tmpfs ' in m for m in mounts):
-                raise Failure(f'--cold: {path!r} is in memory, on a tmpfs')
-            if cold:
-                os.fsync(file.fileno())  # only what is written can be dropped
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def probe(options: argparse.Namespace) -> int:
-    """Stream the files, and print what to set."""
-    folder = os.path.dirname(options.plot or '') or '.'
-    if options.plot and not os.access(folder, os.W_OK):
-        raise Failure(f'--plot: {options.plot!r} cannot be written')
-    report = importlib.import_module('glance_store.cmd.probe_report')
-    # Several intervals fit into each turn.
-    options.seconds = options.seconds or max(1, options.target / 10)
-    ways = probe_streams.ways_of(options.target)
-    rows = [report.Row(way, []) for way in ways]
-    with images(options.files) as paths:
-        prepare(paths, options.cold)
-        for streams in sorted(set(options.streams or [1, 8, 64])):
-            cells = measure(options, ways, streams, paths)
-            for row, cell in zip(rows, cells, strict=True):
-                row.cells.append(cell)
-    return int(report.show(options, rows))
-
-
-def measure(
-    options: argparse.Namespace,
-    ways: list[probe_streams.Way],
-    streams: int,
-    paths: list[str],
-) -> list[Any]:
-    """Return the cells of all ways with one number of streams."""
-    report = importlib.import_module('glance_store.cmd.probe_report')
-    job = streams, paths, options.chunk_size, options.cold
-    with contextlib.ExitStack() as stack:
-        runs = []
-        for way in ways:
-            run = stack.enter_context(probe_streams.streaming(way, *job))
-            turns: list[probe_streams.Seen] = []
-            runs.append((run, turns))
-        for run, _ in runs:
-            run(WARM_UP, WARM_UP)
-        for run, turns in report.track(runs * TURNS, f'streams: {streams}'):
-            if sum(turn.seconds for turn in turns) < options.seconds * 0.9:
-                if options.cold:
-                    prepare(paths, cold=True)
-                turns.append(run(options.seconds / TURNS, options.seconds))
-    return [
-        report.cell_of(way.key, streams, turns)
-        for way, (_, turns) in zip(ways, runs, strict=True)
-    ]
-
-
 def stop(number: int, _: object) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough
     raise Stopped(128 + number)
 
 
 def need(*packages: str) -> None:
-    missing = [name for name in packages if not importlib.util.find_spec(name)]
-    if missing:
+    find = importlib.import_module('importlib.util').find_spec
+    if missing := [name for name in packages if not find(name)]:
         raise Failure(
             f'{" and ".join(missing)} missing: pip install '
             f'{" ".join(PACKAGES)} (or, in a checkout of this library, '
@@ -248,21 +142,32 @@ def need(*packages: str) -> None:
         )
 
 
+def run(arguments: list[str]) -> int:
+    if '--version' in arguments:
+        metadata = importlib.import_module('importlib.metadata')
+        print(metadata.version('glance_store'))
+        return 0
+    watch = arguments[:1] == ['watch']
+    options = parser_of(watch).parse_args(arguments[watch:])
+    need('rich', *['requests'] * watch)
+    if not watch and options.plot:
+        need('matplotlib')
+        if not os.access(os.path.dirname(options.plot) or '.', os.W_OK):
+            raise Failure(f'--plot: {options.plot!r} cannot be written')
+    # A heavy import, and Ctrl-C is quiet from here on only.
+    name = 'probe_watch' if watch else 'probe_report'
+    return int(
+        importlib.import_module(f'glance_store.cmd.{name}').run(options)
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Be the program, and return its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
-    arguments = sys.argv[1:] if argv is None else argv
-    watch = arguments[:1] == ['watch']
     try:
-        options = parser_of(watch).parse_args(arguments[watch:])
-        if watch:
-            need('requests', 'rich')
-            module = importlib.import_module('glance_store.cmd.probe_watch')
-            return int(module.watch(options))
-        need('rich', *['matplotlib'] * bool(options.plot))
-        return probe(options)
+        return run(sys.argv[1:] if argv is None else argv)
     except Stopped as stopped:
         return int(stopped.args[0])
     except (Failure, OSError) as exc:

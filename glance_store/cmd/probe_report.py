@@ -14,6 +14,7 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+import contextlib
 import importlib
 import json
 import signal
@@ -22,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from rich import console, progress, table, text
 
-from glance_store.cmd import probe_streams
+from glance_store.cmd import probe, probe_streams
 
 T = TypeVar('T')
 
@@ -31,6 +32,12 @@ T = TypeVar('T')
 # their interval up still have a chunk to end, and the hub has work of its own.
 EQUAL = 0.05
 MARGIN = 0.2
+
+# The ways take turns, so that a change of the machine's load meets all of
+# them. So many turns make up the time of each, after a short one that does not
+# count.
+TURNS = 5
+WARM_UP = 0.05  # seconds
 
 ABREAST = 3  # numbers of streams that fit into 80 columns
 
@@ -64,7 +71,7 @@ def cell_of(
     """Sum up the turns; what disturbs one of them shows in the worst stall."""
     turns = [turn for turn in turns if len(turn.stalls) > 1]
     if not turns:
-        raise probe_streams.Failure('the files are too small to be measured')
+        raise probe.Failure('the files are too small to be measured')
     percentiles = [statistics.quantiles(t.stalls, n=100) for t in turns]
     return Cell(
         way,
@@ -117,7 +124,7 @@ class Report:
             equal[:1] or settings, key=lambda row: row.worst().stall_p99_ms
         )
         self.options = dict(self._row.way.options)
-        if size != probe_streams.CHUNK_SIZE:
+        if size != probe.CHUNK_SIZE:
             self.options['default_chunk_size'] = size
 
     def lines(self) -> list[str]:
@@ -194,8 +201,8 @@ class Report:
         figure.savefig(path)
 
 
-def show(options: argparse.Namespace, rows: list[Row]) -> int:
-    """Print the report, draw the picture, and return the exit status."""
+def show(options: argparse.Namespace, rows: list[Row]) -> None:
+    """Print the report, and draw the picture."""
     report = Report(rows, options.target, options.chunk_size)
     if options.plot:
         report.draw(options.plot)
@@ -213,7 +220,7 @@ def show(options: argparse.Namespace, rows: list[Row]) -> int:
     }
     if options.json:
         print(json.dumps(document, indent=2))
-        return 0
+        return
     out = console.Console(width=80, highlight=False, markup=False)
     for first in range(0, len(rows[0].cells), ABREAST):
         out.print(report.table(first))
@@ -226,7 +233,6 @@ def show(options: argparse.Namespace, rows: list[Row]) -> int:
     out.print()
     out.print(*report.sentences(), style='bold')
     out.print('', '[glance_store]', *report.lines(), NOTE, sep='\n')
-    return 0
 
 
 def milliseconds(stall: float) -> str:
@@ -251,3 +257,41 @@ def track(items: Sequence[T], label: str) -> Iterable[T]:
         auto_refresh=False,
         disable=not terminal.is_terminal,
     )
+
+
+def measure(
+    options: argparse.Namespace,
+    rows: list[Row],
+    streams: int,
+    paths: list[str],
+) -> None:
+    """Add to each row its cell for a number of streams."""
+    with contextlib.ExitStack() as stack:
+        job = streams, paths, options.chunk_size, options.cold
+        runs = []
+        for row in rows:
+            begun = probe_streams.streaming(row.way, *job)
+            seen: list[probe_streams.Seen] = []
+            runs.append((stack.enter_context(begun), seen))
+        for turn, _ in runs:
+            turn(WARM_UP, WARM_UP)
+        for turn, seen in track(runs * TURNS, f'streams: {streams}'):
+            if sum(each.seconds for each in seen) < options.seconds * 0.9:
+                if options.cold:
+                    probe_streams.prepare(paths, cold=True)
+                seen.append(turn(options.seconds / TURNS, options.seconds))
+    for row, (_, seen) in zip(rows, runs, strict=True):
+        row.cells.append(cell_of(row.way.key, streams, seen))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Stream the files, and print what to set."""
+    # Several intervals fit into each turn.
+    options.seconds = options.seconds or max(1, options.target / 10)
+    rows = [Row(way, []) for way in probe_streams.ways_of(options.target)]
+    with probe_streams.images(options.files) as paths:
+        probe_streams.prepare(paths, options.cold)
+        for streams in sorted(set(options.streams or [1, 8, 64])):
+            measure(options, rows, streams, paths)
+    show(options, rows)
+    return 0

@@ -28,17 +28,24 @@ import importlib
 import itertools
 import multiprocessing
 from multiprocessing.connection import Connection
+from multiprocessing import resource_tracker
 import operator
 import os
+import pathlib
 import random
 import signal
 import struct
+import tempfile
 import threading
 import time
 from typing import Any, NamedTuple
 import warnings
 
-CHUNK_SIZE = 65536  # the default of [glance_store] default_chunk_size
+from glance_store.cmd.probe import Failure
+
+MIB = 1024 * 1024
+IMAGE_SIZE = 256 * MIB
+READ_AHEAD = 10  # seconds, at most
 
 # Mean time between two moments, in seconds: of the timers, and of the pipe.
 TIMER_GAP = 0.001
@@ -46,10 +53,6 @@ PIPE_GAP = 0.003
 
 clock = time.monotonic
 context = multiprocessing.get_context('spawn')
-
-
-class Failure(Exception):
-    """The line that the probe ends with, at status 2."""
 
 
 class Way(NamedTuple):
@@ -83,12 +86,58 @@ class Seen(NamedTuple):
     limited: bool
 
 
+def files_in(name: str) -> list[str]:
+    """Return the path of an image, or those of the images in a folder."""
+    path = pathlib.Path(name).absolute()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = [file for file in files if file.is_file() and file.stat().st_size]
+    for file in found or [path]:
+        os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # it is readable
+    if not found:
+        raise Failure(f'{name!r} has no image in it')
+    return [str(file) for file in found]
+
+
+@contextlib.contextmanager
+def images(names: list[str]) -> Iterator[list[str]]:
+    """Give the paths of the images, or of one that is made."""
+    if names:
+        yield [path for name in names for path in files_in(name)]
+        return
+    # It has no name, so that nothing of it is left however the probe ends.
+    with tempfile.TemporaryFile() as file:
+        block = os.urandom(MIB)
+        for _ in range(IMAGE_SIZE // MIB):
+            file.write(block)
+        file.flush()
+        yield [f'/proc/{os.getpid()}/fd/{file.fileno()}']
+
+
+def prepare(paths: list[str], cold: bool) -> None:
+    """Read files into the page cache, or drop them from it."""
+    end = time.monotonic() + READ_AHEAD
+    mounts = pathlib.Path('/proc/self/mountinfo').read_text().splitlines()
+    for path in paths:
+        with open(path, 'rb') as file:
+            while not cold and time.monotonic() < end and file.read(MIB):
+                pass
+            device = os.fstat(file.fileno()).st_dev
+            name = f' {os.major(device)}:{os.minor(device)} '
+            if cold and any(name in m and ' - tmpfs ' in m for m in mounts):
+                raise Failure(f'--cold: {path!r} is in memory, on a tmpfs')
+            if cold:
+                os.fsync(file.fileno())  # only what is written can be dropped
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 @contextlib.contextmanager
 def child(target: Any, *args: Any) -> Iterator[Connection]:
     """Run ``target(connection, *args)`` in a process that ends with ours."""
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
-    # Ctrl-C is for the probe, which then kills this process.
+    # Ctrl-C is for the probe, which then kills this process. Starting its
+    # tracker would let the signal through.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process.start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -32,7 +32,7 @@ import requests
 from requests import adapters
 from rich import console
 
-from glance_store.cmd import probe_report, probe_streams
+from glance_store.cmd import probe, probe_report, probe_streams
 
 # Requests that are due in a second, and those under way at most. A service
 # that takes 600 ms for each answer still gets every request when it is due.
@@ -140,7 +140,7 @@ def summary(
     # A request without an answer in time has waited all the same.
     heard = [each for each in answers if each.failure in ('', TIMED_OUT)]
     if len(heard) < 2:
-        raise probe_streams.Failure('too few requests were answered')
+        raise probe.Failure('too few requests were answered')
     waits = [answer.wait * 1000 for answer in heard]
     percentiles = statistics.quantiles(waits, n=100, method='inclusive')
     limit = percentiles[9] + target
@@ -159,13 +159,13 @@ def summary(
     }
 
 
-def watch(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Ask the service, print what was seen, and return the exit status."""
     headers = dict(options.header)
     session = session_of(headers)
     for url, take in (options.url, CONTENT), (options.download, bool):
         if url and (failure := failure_of(session, url, take)):
-            raise probe_streams.Failure(f'{shown(url)}: {failure}')
+            raise probe.Failure(f'{shown(url)}: {failure}')
     count = max(10, int(options.seconds * RATE))
     with contextlib.ExitStack() as stack:
         if options.download:
