@@ -123,7 +123,9 @@ class Queue:
         try:
             waiting = self._waiting
             try:
-                if waiting and waiting[0]:
+                while waiting and not waiting[0]:
+                    waiting.popleft()
+                if waiting:
                     waiting[0][0].switch(self)
             finally:
                 while waiting and not waiting[0]:

@@ -71,10 +71,12 @@ class PageCache:
     def _ask(self, first: int, size: int, length: int) -> range:
         descriptor = self._fd.fileno()
         end = os.fstat(descriptor).st_size
+        # Past the end the kernel answers at once, cached or not.
+        if first >= end:
+            return range(first, first + size)
         self._length = 0
         try:
-            # Past the end the kernel answers at once, cached or not.
-            if first >= end or _has(descriptor, first):
+            if _has(descriptor, first):
                 for ahead in (max(size, min(2 * length, _WINDOW)), size):
                     if _has(descriptor, min(first + ahead, end) - 1):
                         self._length = ahead

@@ -407,7 +407,7 @@ class CooperativeReader(Generic[_Data]):
             return self._take() if length is None else self._take(length)
         if length is not None:
             length = _integer(length, 'length')
-            length = min(length, sys.maxsize) if length >= 0 else sys.maxsize
+            length = length if length >= 0 else sys.maxsize
         return self._take(length)
 
     def __iter__(self) -> Iterator[_Data]:
