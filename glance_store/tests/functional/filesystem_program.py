@@ -10,19 +10,19 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What test_filesystem runs where upstream's filesystem driver is.
+"""Store images by upstream's filesystem driver, and fetch them again.
 
-It stores images in a folder and fetches them again, all at once, and prints
-as JSON what became of each.
+Run by test_filesystem. It prints, as JSON, the digests of each image as it
+was made, as add() tells and as it was fetched.
 """
 
-import argparse
 import contextlib
 import hashlib
 import importlib
 import json
 import os
 import pathlib
+import sys
 import threading
 from typing import Any
 import uuid
@@ -30,100 +30,75 @@ import uuid
 import sources  # type: ignore[import-not-found]
 
 BACKEND = 'files'
-MIB = 1 << 20
 
 
 class Images:
     """Images on their way into a store and out of it, by their numbers."""
 
     def __init__(self, folder: pathlib.Path, scheduler: str, count: int):
-        self.scheduler = scheduler
-        self.numbers = range(count)
-        self.folder = folder / 'stored'
-        self._sources = folder / 'sources'
-        self._sources.mkdir()
-        # Whoever imports these modules has to be patched before.
+        self._scheduler = scheduler
+        self._count = count
+        self._folder = folder / 'stored'
+        # Imported once the standard library is patched.
         self._utils = importlib.import_module('glance_store.common.utils')
-        self._store = open_store(self.folder)
-        # Native threads wait for each other. Green threads are to run at once
-        # because the helpers yield, and for no other reason.
-        self._barrier = None
-        if scheduler == 'native':
-            self._barrier = threading.Barrier(count)
+        self._store = open_store(self._folder)
         self._under_way = 0
-        self.at_once = 0
-        self.hubs = 0
+        self.at_once: list[int] = []
 
-    def run(self, function: Any) -> Any:
-        """Call it for all images, and note how many are under way."""
+    def run(self, function: Any) -> list[Any]:
+        """Call it for all images, and note how many were under way."""
+        # Native threads wait for each other; green threads have to yield.
+        native = self._scheduler == 'threads'
+        barrier = threading.Barrier(self._count) if native else None
+        most = 0
 
         def counting(number: int) -> Any:
+            nonlocal most
             self._under_way += 1
-            self.at_once = max(self.at_once, self._under_way)
-            if self._barrier is not None:
-                self._barrier.wait()
+            most = max(most, self._under_way)
+            if barrier is not None:
+                barrier.wait()
             try:
                 return function(number)
             finally:
                 self._under_way -= 1
-                self.hubs = max(self.hubs, hubs())
 
-        self.at_once = 0
-        tasks = [(number,) for number in self.numbers]
-        results = sources.at_once(self.scheduler, counting, tasks)
-        return {'images': results, 'at_once': self.at_once}
+        tasks = [(number,) for number in range(self._count)]
+        results = sources.at_once(self._scheduler, counting, tasks)
+        self.at_once.append(most)
+        return list(results)
 
-    def make(self, number: int) -> dict[str, Any]:
-        content = sources.image(2 * number * MIB + 4099, number)
-        (self._sources / str(number)).write_bytes(content)
-        return digests(len(content), content)
+    def add(self, number: int) -> str:
+        content = made(number)
+        # An iterable, of which half the sizes are known.
+        reader = self._utils.CooperativeReader(
+            sources.uneven_chunks(content, number)
+        )
+        size = len(content) if number % 2 else 0
+        name = str(uuid.UUID(int=number))
+        return str(self._store.add(name, reader, size, 'sha256')[3])
 
-    def add(self, number: int) -> dict[str, Any]:
-        path = self._sources / str(number)
-        # Half of them come as files, half as iterables, and half with a size.
-        as_file = number % 2
-        size = path.stat().st_size if number % 4 < 2 else 0
-        with path.open('rb') as file:
-            reader = self._utils.CooperativeReader(
-                file if as_file else sources.uneven_chunks(file.read(), number)
-            )
-            _, size, checksum, multihash, _ = self._store.add(
-                str(uuid.UUID(int=number)), reader, size, 'sha512'
-            )
-        return {'size': size, 'md5': checksum, 'sha512': multihash}
-
-    def get(self, number: int) -> dict[str, Any]:
+    def get(self, number: int) -> str:
         location = importlib.import_module('glance_store.location')
         where = location.get_location_from_uri_and_backend(
-            f'file://{self._stored(number)}', BACKEND
+            f'file://{self._folder / str(uuid.UUID(int=number))}', BACKEND
         )
-        chunks, size = self._store.get(where)
-        return digests(size, *self._utils.cooperative_iter(chunks))
-
-    def look(self, number: int) -> dict[str, Any]:
-        path = self._stored(number)
-        return digests(path.stat().st_size, path.read_bytes())
-
-    def _stored(self, number: int) -> pathlib.Path:
-        return self.folder / str(uuid.UUID(int=number))
+        digest = hashlib.sha256()
+        for chunk in self._utils.cooperative_iter(self._store.get(where)[0]):
+            digest.update(chunk)
+        return digest.hexdigest()
 
 
-def digests(size: int, *chunks: bytes) -> dict[str, Any]:
-    result: dict[str, Any] = {'size': size}
-    for name in ('md5', 'sha512'):
-        hasher = hashlib.new(name)
-        for chunk in chunks:
-            hasher.update(chunk)
-        result[name] = hasher.hexdigest()
-    return result
+def made(number: int) -> bytes:
+    return bytes(sources.image((2 * number << 20) + 4099, number))
 
 
 def hubs() -> int:
-    """Return how many hubs there are, by the descriptor that each holds."""
+    """Return the number of hubs, by the descriptor that each holds."""
     found = 0
-    for descriptor in os.listdir('/proc/self/fd'):
+    for link in pathlib.Path('/proc/self/fd').iterdir():
         with contextlib.suppress(FileNotFoundError):
-            found += 'eventpoll' in os.readlink(f'/proc/self/fd/{descriptor}')
+            found += 'eventpoll' in os.readlink(link)
     return found
 
 
@@ -142,24 +117,22 @@ def open_store(folder: pathlib.Path) -> Any:
     return glance_store.get_store_from_store_identifier(BACKEND)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument('folder', type=pathlib.Path)
-    parser.add_argument('scheduler', choices=('eventlet', 'native'))
-    parser.add_argument('count', type=int)
-    arguments = parser.parse_args()
-    sources.patch(arguments.scheduler)
-    images = Images(arguments.folder, arguments.scheduler, arguments.count)
-    answer: dict[str, Any] = {
-        'made': [images.make(number) for number in images.numbers],
-        'added': images.run(images.add),
-        'fetched': images.run(images.get),
-        'stored': [images.look(number) for number in images.numbers],
+def main(folder: str, scheduler: str, count: str) -> None:
+    sources.patch(scheduler)
+    images = Images(pathlib.Path(folder), scheduler, int(count))
+    originals = [
+        hashlib.sha256(made(number)).hexdigest()
+        for number in range(int(count))
+    ]
+    told = images.run(images.add)
+    fetched = images.run(images.get)
+    answer = {
+        'digests': list(zip(originals, told, fetched, strict=True)),
+        'at_once': images.at_once,
+        'hubs': hubs(),
     }
-    answer['files'] = sorted(path.name for path in images.folder.iterdir())
-    answer['hubs'] = images.hubs
     print(json.dumps(answer))
 
 
 if __name__ == '__main__':
-    main()
+    main(*sys.argv[1:])

@@ -321,19 +321,21 @@ class Figures:
             self.add(f'{what}: {name}, ms', server, times[index])
 
     def compare(
-        self, what: str, server: str, released: str, goal: float
+        self, what: str, server: str, other: str, goal: float | None = None
     ) -> None:
         """Compare the medians of two servers, and note a missed goal.
 
         On a machine that others share, a third of the goal is enough.
         """
         ours = statistics.median(self._seen[what, server])
-        theirs = statistics.median(self._seen[what, released])
+        theirs = statistics.median(self._seen[what, other])
         times = ours / theirs if what.endswith('MB/s') else theirs / ours
-        line = f'{what}: {server} is {times:.3g} times as good as {released}'
-        self._lines.append(f'{line}, the goal being {goal:g}')
-        if times < goal / 3:
-            self.missed.append(self._lines[-1])
+        line = f'{what}: {server}, {times:.3g} times as good as {other}'
+        if goal is not None:
+            line += f', the goal being {goal:g}'
+            if times < goal / 3:
+                self.missed.append(line)
+        self._lines.append(line)
 
     def __str__(self) -> str:
         models = (

@@ -25,7 +25,7 @@ from glance_store.tests.functional import glance
 RELEASED = 'released'
 ADOPTED = 'adopted'
 INTERVAL = 'adopted, 10 ms'
-OFFLOADED = 'adopted, 10 ms, offloaded'
+OFFLOADED = 'adopted, offloaded'
 
 ROUNDS = 3
 SIZE = 512 << 20
@@ -50,14 +50,18 @@ class TestEventlet(base.TestCase):
 
     def measure(self, figures, what, server, commands, size):
         """Ask for /versions while commands move *size* bytes together."""
-        with (
-            glance.priority(glance.SERVER, server.process.pid),
-            glance.priority(glance.CLIENTS),
-            glance.Asking(server) as asking,
-        ):
+        with glance.Asking(server) as asking:
             seconds = glance.at_once(commands)
         figures.add_answers(what, server.name, asking)
         figures.add(f'{what}: MB/s', server.name, size / seconds / 1e6)
+
+    def measure_above_all(self, figures, what, server, commands, size):
+        """Measure with clients that never keep the server waiting."""
+        with (
+            glance.priority(glance.SERVER, server.process.pid),
+            glance.priority(glance.CLIENTS),
+        ):
+            self.measure(figures, what, server, commands, size)
 
     def finish(self, figures):
         self.show(str(figures))
@@ -77,7 +81,9 @@ class TestEventlet(base.TestCase):
                     what = f'{clients} downloads'
                     commands = [server.downloading(id, times)] * clients
                     size = clients * times * SIZE
-                    self.measure(figures, what, server, commands, size)
+                    self.measure_above_all(
+                        figures, what, server, commands, size
+                    )
         for server, id in images:
             self.assertEqual(digest, server.digest(id))
         for what, server, goal in (
@@ -103,15 +109,17 @@ class TestEventlet(base.TestCase):
             commands = [server.downloading(id, 2)] * 3
             for _ in range(ROUNDS):
                 what = '3 cached downloads'
-                self.measure(figures, what, server, commands, 6 * SIZE)
+                self.measure_above_all(
+                    figures, what, server, commands, 6 * SIZE
+                )
         figures.compare('3 cached downloads: worst, ms', ADOPTED, RELEASED, 30)
         self.finish(figures)
 
     def test_cold_images(self):
         """Images that have left the page cache are read by the pool."""
-        source, digest = self.source(SIZE // 2)
+        source, digest = self.source(SIZE)
         figures = glance.Figures()
-        for name in INTERVAL, OFFLOADED:
+        for name in ADOPTED, OFFLOADED:
             server = self.server(name, offload_file_reads='off' in name)
             ids = [server.uploaded(source) for _ in range(3)]
             for _ in range(ROUNDS):
@@ -119,10 +127,10 @@ class TestEventlet(base.TestCase):
                     drop_from_page_cache(server.stored(id))
                 commands = list(map(server.downloading, ids))
                 what = '3 cold downloads'
-                self.measure(figures, what, server, commands, 3 * SIZE // 2)
+                self.measure(figures, what, server, commands, 3 * SIZE)
             drop_from_page_cache(server.stored(ids[0]))
             self.assertEqual(digest, server.digest(ids[0]))
-        figures.compare('3 cold downloads: p99, ms', OFFLOADED, INTERVAL, 1)
+        figures.compare('3 cold downloads: p99, ms', OFFLOADED, ADOPTED)
         self.finish(figures)
 
     def test_content(self):
