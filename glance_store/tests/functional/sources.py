@@ -31,9 +31,9 @@ from typing import Any
 LONGEST = 300_000
 
 
-def image(size: int, number: int) -> bytes:
-    """Return the content of one image, the same for the same numbers."""
-    return random.Random(number).randbytes(size)
+def image(size: int, seed: int | str) -> bytes:
+    """Return the content of one image, the same for the same arguments."""
+    return random.Random(seed).randbytes(size)
 
 
 def uneven_chunks(content: bytes, seed: int = 0) -> Iterator[Any]:

@@ -140,16 +140,12 @@ class S3(Uploads):
         self.client.create_bucket(Bucket=BUCKET)
 
     def tasks(self) -> list[tuple[Any, ...]]:
-        return [
-            ('parts', self.upload_parts),
-            ('iterable', self.upload_iterable),
-            ('socket', self.upload_socket),
-        ]
+        return [(f'image-{number}',) for number in range(3)]
 
     def upload(self, *task: Any) -> dict[str, Any]:
-        name, upload = task
-        content = sources.image(LARGE, len(name))
-        upload(name, content)
+        (name,) = task
+        content = sources.image(LARGE, name)
+        self.transfer(name, sources.uneven_chunks(content))
         stored = self.client.get_object(Bucket=BUCKET, Key=name)['Body'].read()
         return {
             'name': name,
@@ -169,40 +165,10 @@ class S3(Uploads):
         ]
         return [part['ContentLength'] for part in (first, *others)]
 
-    def upload_parts(self, name: str, content: bytes) -> None:
-        upload = self.client.create_multipart_upload(Bucket=BUCKET, Key=name)
-        where = {
-            'Bucket': BUCKET,
-            'Key': name,
-            'UploadId': upload['UploadId'],
-        }
-        done = []
-        with sources.short_reads(content) as file:
-            parts = self.utils.chunkreadable(file, PART)
-            for number, part in enumerate(parts, 1):
-                answer = self.client.upload_part(
-                    Body=part, PartNumber=number, **where
-                )
-                done.append({'PartNumber': number, 'ETag': answer['ETag']})
-        self.client.complete_multipart_upload(
-            MultipartUpload={'Parts': done}, **where
-        )
-
-    def upload_iterable(self, name: str, content: bytes) -> None:
-        chunks = sources.uneven_chunks(content)
-        self.transfer(name, self.utils.CooperativeReader(chunks))
-
-    def upload_socket(self, name: str, content: bytes) -> None:
-        # What reads by itself answers short here, so it is an iterable that
-        # the reader gets.
-        with sources.short_reads(content) as file:
-            chunks = self.utils.chunkreadable(file)
-            self.transfer(name, self.utils.CooperativeReader(chunks))
-
-    def transfer(self, name: str, reader: Any) -> None:
+    def transfer(self, name: str, chunks: Any) -> None:
         transfer = importlib.import_module('boto3.s3.transfer')
         self.client.upload_fileobj(
-            reader,
+            self.utils.CooperativeReader(chunks),
             BUCKET,
             name,
             Config=transfer.TransferConfig(
