@@ -40,18 +40,18 @@ LOG = logging.getLogger(__name__)
 # What is replaced where, with its signature in the known releases.
 KNOWN = 'known are Glance 28 to 33 with glance_store 4.8 to 5.7'
 COPIES = [
-    'glance.common.utils chunkiter(fp, chunk_size=65536)',
-    'glance.common.utils chunkreadable(iter, chunk_size=65536)',
-    'glance.common.utils cooperative_iter(iter)',
-    'glance.common.utils cooperative_read(fd)',
-    'glance.common.utils CooperativeReader(fd)',
-    'glance.common.config load_paste_app(app_name, flavor=None, '
+    'glance.common.utils:chunkiter(fp, chunk_size=65536)',
+    'glance.common.utils:chunkreadable(iter, chunk_size=65536)',
+    'glance.common.utils:cooperative_iter(iter)',
+    'glance.common.utils:cooperative_read(fd)',
+    'glance.common.utils:CooperativeReader(fd)',
+    'glance.common.config:load_paste_app(app_name, flavor=None, '
     'conf_file=None)',
-    'glance.location:ImageProxy get_data(self, offset=0, chunk_size=None)',
+    'glance.location:ImageProxy.get_data(self, offset=0, chunk_size=None)',
 ]
 COPIES_ON_EVENTLET = [
-    'glance.common.scripts.utils get_image_data_iter(uri)',
-    'glance_store._drivers.filesystem ChunkedFile(filepath, offset=0, '
+    'glance.common.scripts.utils:get_image_data_iter(uri)',
+    'glance_store._drivers.filesystem:ChunkedFile(filepath, offset=0, '
     'chunk_size=4096, partial_length=None)',
 ]
 
@@ -164,9 +164,10 @@ def adopt() -> None:
 
 
 def _released(copy: str) -> tuple[Any, str, Any]:
-    place, name = copy.partition('(')[0].split()
+    module, _, path = copy.partition('(')[0].partition(':')
+    parent, _, name = path.rpartition('.')
     try:
-        owner = pkgutil.resolve_name(place)
+        owner = pkgutil.resolve_name(f'{module}:{parent}')
         released = getattr(owner, name)
         signature = str(inspect.signature(released))
         if name == 'ChunkedFile':

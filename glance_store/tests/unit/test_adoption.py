@@ -309,9 +309,9 @@ print(json.dumps(answers))
         )
         for words, line in zip(
             [
-                ['glance.common.utils chunkiter(fp, chunk_size=65536)'],
+                ['glance.common.utils:chunkiter(fp, chunk_size=65536)'],
                 ['cooperative_read(fd)', 'cooperative_read(self)'],
-                ['ImageProxy get_data(self, offset', 'get_data(self);'],
+                ['ImageProxy.get_data(self, offset', 'get_data(self);'],
                 ['ChunkedFile'],
                 ['ChunkedFile'],
             ],
@@ -341,11 +341,12 @@ print(json.dumps(answers))
         self.assertEqual(['ignore'], options)
 
     def test_glance_api_refuses(self):
-        (self.site / 'glance' / 'location.py').write_text('')
-        done = self.glance_api('-Wignore')
-        self.assertEqual((1, ''), (done.returncode, done.stdout))
-        self.assertIn('get_data', done.stderr)
-        self.assertEqual(1, done.stderr.count('\n'))
+        for text, word in ('', 'get_data'), ('import nowhere', 'nowhere'):
+            (self.site / 'glance' / 'location.py').write_text(text)
+            done = self.glance_api('-Wignore')
+            self.assertEqual((1, ''), (done.returncode, done.stdout))
+            self.assertIn(word, done.stderr)
+            self.assertEqual(1, done.stderr.count('\n'))
 
     def test_wsgi_application(self):
         """uWSGI finds an application, in releases before glance.wsgi too."""
