@@ -18,6 +18,7 @@ hub that stands still meanwhile ends in the time limit. The pool has one
 thread, which answers in the order of the calls.
 """
 
+import codecs
 import errno
 from functools import partial
 import io
@@ -129,10 +130,10 @@ def stepping(stream):
 
 READS = {kind: partial(reading, kind) for kind in KINDS}
 STEPS = {
-    'reader': lambda raw: stepping(utils.CooperativeReader(raw)),
-    'chunks': lambda raw: stepping(utils.chunkiter(raw, 3)),
-    'yields': lambda raw: stepping(
-        utils.cooperative_iter(utils.chunkiter(raw))
+    'reader': lambda file: stepping(utils.CooperativeReader(file)),
+    'chunks': lambda file: stepping(utils.chunkiter(file, 3)),
+    'yields': lambda file: stepping(
+        utils.cooperative_iter(utils.chunkiter(file))
     ),
 }
 CALLS = READS | STEPS
@@ -186,7 +187,7 @@ class TestOffload(base.HubTestCase):
         return storage
 
     def file(self, size, cached):
-        """Return a file of which the page cache holds the first bytes."""
+        """Return a file whose first bytes are cached; below 0, the others."""
         folders = [tempfile.gettempdir(), base.ROOT]
         folder = next(filter(can_be_asked, folders), None)
         if folder is None:
@@ -199,7 +200,7 @@ class TestOffload(base.HubTestCase):
         storage = Storage(path)
         self.addCleanup(storage.close)
         drop(storage)
-        os.pread(storage.fileno(), cached, 0)
+        os.pread(storage.fileno(), abs(cached), max(-cached, 0))
         return storage
 
     def assertPlaces(self, wanted, run, *args):
@@ -249,7 +250,9 @@ class TestOffload(base.HubTestCase):
             ('here here here here', 128, raw, (9,), (KIB,), (MIB,), (9,)),
             ('here', 128, io.BufferedReader, (KIB,)),
             ('here', 64, raw, (KIB,)),
-            ('here', 0, raw, (0,)),
+            ('here here here here', 64, raw, *[(16 * KIB,)] * 4),
+            ('pool pool here', 0, raw, (8 * KIB,), (8 * KIB,), (0,)),
+            ('pool', -64, raw, (128 * KIB,)),
             ('pool', 64, raw, (128 * KIB,)),
             ('pool', 0, raw, (KIB,)),
             # Nothing is left to wait for at the end of a file.
@@ -261,6 +264,11 @@ class TestOffload(base.HubTestCase):
         ]
         for wanted, *case in cases:
             self.assertPlaces(wanted.split(), places, *case)
+
+    def test_chunks_of_a_cached_file(self):
+        storage = self.file(9, 9)
+        next(utils.chunkiter(storage, 3))
+        self.assertEqual((['here'], 3), (storage.places(), storage.tell()))
 
     def test_platform_whose_page_cache_cannot_be_asked(self):
         storage = self.file(3, 3)
@@ -304,6 +312,7 @@ class TestOffload(base.HubTestCase):
             (False, io.BytesIO(DATA)),
             (False, greenio.GreenPipe(open(path, 'rb'))),
             (False, tempfile.SpooledTemporaryFile()),
+            (False, codecs.getreader('utf-8')(open(path, 'rb'))),
             (False, closed),
             (True, open(path, 'rb', buffering=0)),
             (True, open(path, 'r+b')),
@@ -473,6 +482,14 @@ class TestOffload(base.HubTestCase):
             self.assertEqual(['here'], storage.places())
             self.assertTrue(storage.closed)
 
+    def test_close_drops_a_pending_read(self):
+        storage = self.storage()
+        reader = utils.CooperativeReader(storage)
+        self.interrupt(storage, 0, reader.read, 3)
+        reader.close()
+        self.assertEqual(['read', 'closed'], storage.events)
+        self.assertRaises(ValueError, reader.read, 3)
+
     def test_in_the_middle_of_a_read(self):
         """A second read is refused; a switch from elsewhere ends no wait."""
         for call_of in CALLS.values():
@@ -489,14 +506,13 @@ class TestOffload(base.HubTestCase):
 
     def test_trace(self):
         log = self.capture_log(logging.DEBUG)
-        storage = self.storage()
-        read = reading(raw, storage)
-        self.interrupt(storage, 1, read, 5)
-        while read(5):
-            pass
-        found = re.findall(r': (\d+) chunks, (\d+) bytes: (\w+)', log.output)
-        yielded = [(str(n), str(5 * n), 'yielded') for n in range(3)]
-        self.assertEqual([*yielded, ('2', '10', 'ended')], found)
+        for storage in self.storage(), self.file(10, 10):
+            read = reading(raw, storage)
+            while read(5):
+                pass
+        found = re.findall(r' (\d+ chunks, \d+ bytes: \w+)', log.output)
+        wanted = [f'{n} chunks, {5 * n} bytes: yielded' for n in range(3)]
+        self.assertEqual(2 * [*wanted, '2 chunks, 10 bytes: ended'], found)
 
 
 class TestFork(base.TestCase):
