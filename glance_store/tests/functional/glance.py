@@ -135,6 +135,8 @@ class Glance(fixtures.Fixture):
             (self.folder / name).mkdir()
             return {'filesystem_store_datadir': self.folder / name}
 
+        policy = self.folder / 'policy.yaml'
+        policy.write_text('cache_image: ""\n')
         path = self.folder / 'glance-api.conf'
         etc = self._consumer.folder / 'etc' / 'glance'
         config = configparser.RawConfigParser()
@@ -159,6 +161,7 @@ class Glance(fixtures.Fixture):
                 'oslo_policy': {
                     'enforce_scope': 'false',
                     'enforce_new_defaults': 'false',
+                    'policy_file': policy,
                 },
                 'paste_deploy': {
                     'flavor': self._flavor,
