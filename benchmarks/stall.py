@@ -52,7 +52,7 @@ _WORKS = {
     'MD5 1 MiB': (MiB, True),
     _BESIDE_WORK: (64 * KiB, False),
 }
-_ROUNDS = 5
+_ROUNDS = 9
 # Together they are larger than the caches of a processor.
 _IMAGES = 8
 # Seconds between two moments of a heartbeat, on average.
@@ -140,7 +140,9 @@ class _Hub:
         self._paths = [folder / str(number) for number in range(_IMAGES)]
         for path in self._paths:
             if not path.exists():
-                path.write_bytes(os.urandom((64 if seconds >= 1 else 4) * MiB))
+                path.write_bytes(
+                    os.urandom((64 if seconds > 0.1 else 4) * MiB)
+                )
         self._count = 0
         # Streams go on until then.
         self._until = math.inf
