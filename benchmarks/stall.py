@@ -138,11 +138,10 @@ class _Hub:
         self._seconds, self.size, self._hashes = seconds, size, hashes
         self._heart = Heartbeat()
         self._paths = [folder / str(number) for number in range(_IMAGES)]
+        image = os.urandom((64 if seconds > 0.1 else 4) * MiB)
         for path in self._paths:
             if not path.exists():
-                path.write_bytes(
-                    os.urandom((64 if seconds > 0.1 else 4) * MiB)
-                )
+                path.write_bytes(image)
         self._count = 0
         # Streams go on until then.
         self._until = math.inf
