@@ -166,7 +166,7 @@ def _gathering_and_asking() -> Iterator[Case]:
     def ask(value: object, library: Any) -> Stream:
         return map(library.is_uuid_like, [value] * 1000), None
 
-    for of, size in (('64 KiB', 64 * KiB), ('8 MiB', 8 * MiB)):
-        yield 'read(n)', of, functools.partial(gather, size)
+    yield 'read(n)', '64 KiB', functools.partial(gather, 64 * KiB)
+    yield 'read(n)', '8 MiB', functools.partial(gather, 8 * MiB)
     for value in (name, name.upper(), 'cirros-0.6.2-x86_64-disk', None):
         yield 'is_uuid_like', str(value), functools.partial(ask, value)

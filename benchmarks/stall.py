@@ -121,10 +121,9 @@ def in_turns(
             f'of {base}': ratios(rates[name], rates[base]),
             'MB/s': [rate / 1e6 for rate in rates[name]],
         }
-        ranked = [sorted(stalls) for _, stalls in done[name] if stalls]
-        if ranked:
-            p99 = [1000 * x[len(x) * 99 // 100] for x in ranked]
-            figures[name]['p99 ms'] = p99
+        if ranked := [sorted(stalls) for _, stalls in done[name] if stalls]:
+            late = [1000 * x[len(x) * 99 // 100] for x in ranked]
+            figures[name]['p99 ms'] = late
             figures[name]['worst ms'] = [1000 * x[-1] for x in ranked]
     return figures
 
