@@ -15,6 +15,7 @@
 import argparse
 from collections.abc import Callable
 import contextlib
+import functools
 import importlib
 import operator
 import os
@@ -33,10 +34,13 @@ long everything else has to wait. Then say what to set. "%(prog)s watch --help"
 tells how to ask a running service instead."""
 RULE = """The rule: within the target in the 99th percentile at every number
 of streams (a fifth and the noise of the machine are allowed on top), then the
-best throughput (within 5 %% is equal), then the fewest options."""
+best throughput (within 5 % is equal), then the fewest options."""
 WATCH = """Ask a running service on a schedule, and measure each answer from
 the moment it was due. The service stalls, and the exit status is 1, where the
 99th percentile exceeds the fastest tenth by more than the target."""
+
+
+SECONDS = 'time for each cell of the table (default: 1)'
 
 
 class Failure(Exception):
@@ -76,7 +80,6 @@ def matching(
 
 
 TEXT = operator.itemgetter(0)
-count, seconds = number(int, 1, 1000), number(float, 0.1, 86400)
 size = matching(
     '([1-9][0-9]{0,8})([km]?)',
     'a size such as 65536, 64k or 1M',
@@ -95,35 +98,38 @@ def parser_of(watch: bool) -> Parser:
         epilog=None if watch else RULE,
     )
 
-    def add(name: str, kind: Any, help: str, **how: Any) -> None:
-        if kind:
-            metavar = name.lstrip('-').upper()
-            how = {'type': kind, 'metavar': metavar, **how}
-        parser.add_argument(name, help=help, **how)
-
-    add('--version', None, 'print the release', action='store_true')
-    add('--json', None, 'print one JSON document', action='store_true')
-    add('--target', number(float, 1, 1000), 'limit of the stall, in ms (10)')
-    parser.set_defaults(target=10.0)
+    add = parser.add_argument
+    flag = functools.partial(add, action='store_true')
+    flag('--version', help='print the release')
+    flag('--json', help='print one JSON document')
+    ms = number(float, 1, 1000)
+    text = 'limit of the stall, in ms (default: 10)'
+    add('--target', metavar='MS', type=ms, default=10.0, help=text)
+    text = 'how long to ask (default: 10)' if watch else SECONDS
+    time = number(float, 0.1, 86400)
+    add('--seconds', metavar='S', type=time, help=text)
+    count = functools.partial(add, metavar='N', type=number(int, 1, 1000))
     if watch:
-        parser.set_defaults(seconds=10.0, clients=3, header=[])
-        add('url', url, 'what to ask: cheap to answer, as /versions is')
-        add('--seconds', seconds, 'how long to ask (10)')
-        text = 'NAME:VALUE, sent along; repeatable'
-        add('--header', header, text, action='append')
-        add('--download', url, 'an image that clients download meanwhile')
-        add('--clients', count, 'how many download it (3)')
+        text = 'what to ask: cheap to answer, as /versions is'
+        add('url', metavar='URL', type=url, help=text)
+        text = 'sent with each request; repeatable'
+        form = 'NAME:VALUE'
+        parser.set_defaults(header=[])
+        add('--header', metavar=form, type=header, action='append', help=text)
+        text = 'an image that clients download meanwhile'
+        add('--download', metavar='URL', type=url, help=text)
+        count('--clients', default=3, help='that download (default: 3)')
         return parser
-    parser.set_defaults(chunk_size=CHUNK_SIZE)
-    text = 'an image, or a folder of them (a temporary image)'
-    add('files', str, text, nargs='*', metavar='FILE|DIR')
-    text = 'how many run at once; repeatable (1, 8 and 64)'
-    add('--streams', count, text, action='append')
-    add('--chunk-size', size, 'bytes of a read, such as 64k or 1M (64k)')
-    add('--seconds', seconds, 'time of a way with a number of streams (1)')
-    text = 'read from storage: drop files from the page cache before'
-    add('--cold', None, text, action='store_true')
-    add('--plot', picture, 'draw the stall against the throughput')
+    text = 'an image, or a folder of images (default: a temporary image)'
+    add('files', metavar='FILE|DIR', nargs='*', help=text)
+    text = 'how many run at once; repeatable (default: 1, 8 and 64)'
+    count('--streams', action='append', help=text)
+    text = 'bytes of a read, such as 64k or 1M (default: 64k)'
+    form = 'SIZE'
+    add('--chunk-size', metavar=form, type=size, default=CHUNK_SIZE, help=text)
+    flag('--cold', help='drop the files from the page cache before each turn')
+    text = 'draw the stall against the throughput (.pdf, .png or .svg)'
+    add('--plot', metavar='PICTURE', type=picture, help=text)
     return parser
 
 

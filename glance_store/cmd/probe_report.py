@@ -72,7 +72,10 @@ def cell_of(
     turns = [turn for turn in turns if len(turn.stalls) > 1]
     if not turns:
         raise probe.Failure('the files are too small to be measured')
-    percentiles = [statistics.quantiles(t.stalls, n=100) for t in turns]
+    percentiles = [
+        statistics.quantiles(turn.stalls, n=100, method='inclusive')
+        for turn in turns
+    ]
     return Cell(
         way,
         streams,
@@ -133,7 +136,8 @@ class Report:
     def sentences(self) -> list[str]:
         """Return what to set, for how many streams, and at what cost."""
         counts = enumerated(cell.streams for cell in self._noise)
-        kept = f'the stall within {self._target:g} ms with {counts} streams'
+        kept = f'the stall at about {self._target:g} ms or less'
+        kept += f' with {counts} streams'
         options = enumerated(self.lines())
         if not self.fits:
             worst = self._row.worst()
@@ -171,8 +175,10 @@ class Report:
         answer = text.Text(f'{speed:>6}')
         for width, name in (7, 'stall_p99_ms'), (8, 'stall_worst_ms'):
             stall = getattr(cell, name)
-            style = 'green' if stall <= self._target else 'red'
-            style = 'dim' if stall <= getattr(noise, name) else style
+            by_itself = getattr(noise, name)
+            limit = self._target * (1 + MARGIN) + by_itself
+            style = 'green' if stall <= limit else 'red'
+            style = 'dim' if stall <= by_itself else style
             least = '≥' if cell.time_limit_reached else ''
             answer.append(f'{least + milliseconds(stall):>{width}}', style)
         return answer
@@ -191,11 +197,12 @@ class Report:
                 point = cell.mb_per_second, cell.stall_p99_ms
                 axes.annotate(f' {least}{cell.streams}', point, va='bottom')
         axes.axhline(self._target, color='grey', ls='--', label='target')
-        axes.set_title('Each number of streams: low and right is good')
+        axes.set_title('Numbers are streams at once: low and right is better')
         axes.set_xlabel('throughput of all streams, MB/s')
         axes.set_ylabel('stall of everything else, 99th percentile, ms')
         axes.set_yscale('log')
-        axes.set_xlim(left=0)
+        fastest = max(row.worst().mb_per_second for row in self._rows)
+        axes.set_xlim(0, fastest * 1.2)
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path)

@@ -166,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     for url, take in (options.url, CONTENT), (options.download, bool):
         if url and (failure := failure_of(session, url, take)):
             raise probe.Failure(f'{shown(url)}: {failure}')
-    count = max(10, int(options.seconds * RATE))
+    count = int((options.seconds or 10) * RATE)
     with contextlib.ExitStack() as stack:
         if options.download:
             job = download, options.clients, headers, options.download

@@ -1,0 +1,453 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What glance-store-probe says of streams.
+
+The streams are real, and they run for a moment only: no test looks at how
+fast they were. The rule behind the advice is tried on tables made up.
+"""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import fixtures
+
+from glance_store.cmd import probe_report
+from glance_store.cmd import probe_streams
+from glance_store.tests.unit import base
+
+# As the console script does it.
+SCRIPT = (
+    'import sys; from glance_store.cmd.probe import main; sys.exit(main())'
+)
+
+WAYS = [
+    'no_yields',
+    'every_call',
+    'interval',
+    'offloaded',
+    'native_threads',
+    'no_streams',
+]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return an environment that does not change what is printed."""
+    names = ('COLUMNS', 'FORCE_COLOR', 'NO_COLOR', 'TERM')
+    env = {k: v for k, v in os.environ.items() if k not in names}
+    return {**env, 'PYTHONPATH': base.ROOT, **variables}
+
+
+class ProbeTestCase(base.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.useFixture(fixtures.TempDir()).path
+
+    def image(self, name: str = 'image', size: int = 1024 * 1024) -> str:
+        path = os.path.join(self.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'wb') as file:
+            file.write(os.urandom(size))
+        return path
+
+    def probe(
+        self, *args: str, status: int = 0, script: str = SCRIPT
+    ) -> tuple[str, str]:
+        """Run the probe, and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, '-Pc', script, *args],
+            env=environment(TMPDIR=self.folder),
+            capture_output=True,
+            text=True,
+            timeout=base.TIMEOUT or None,
+        )
+        self.assertEqual(status, done.returncode, done.stderr)
+        return done.stdout, done.stderr
+
+
+class ReportTestCase(ProbeTestCase):
+    def test_report(self) -> None:
+        args = ('--seconds', '0.1', '--streams', '2', self.image())
+        output, errors = self.probe(*args)
+        self.assertEqual('', errors)
+        lines = output.splitlines()
+        self.assertLessEqual(max(map(len, lines)), 80)
+        self.assertNotIn('\x1b', output)
+        labels = [line[:14].rstrip() for line in lines[2:8]]
+        self.assertEqual(
+            [
+                'no yields',
+                'every call',
+                'every 10 ms',
+                '  offloaded',
+                'native threads',
+                'no streams',
+            ],
+            labels,
+        )
+        self.assertIn('2 streams', lines[0])
+        self.assertIn(
+            '\n[glance_store]\ncooperative_yield_interval = ', output
+        )
+        self.assertIn('user/glance', output)
+
+    def test_document(self) -> None:
+        folder = os.path.dirname(self.image('images/1'))
+        self.image('images/2', size=3)
+        self.image('images/empty', size=0)
+        args = ('--json', '--seconds', '0.2', '--target', '20', folder)
+        output, _ = self.probe(
+            *args, '--chunk-size', '4k', '--streams', '3', '--streams', '2'
+        )
+        document = json.loads(output)
+        rows = document.pop('rows')
+        options = document.pop('options')
+        self.assertIs(bool, type(document.pop('within_target')))
+        self.assertIn('about 20 ms', document.pop('advice')[0])
+        self.assertEqual(
+            {
+                'version': 1,
+                'kind': 'streams',
+                'files': [folder],
+                'chunk_size': 4096,
+                'cold': False,
+                'seconds': 0.2,
+                'target': 20,
+            },
+            document,
+        )
+        self.assertIn(options.pop('cooperative_yield_interval'), (0, 0.02))
+        self.assertEqual(4096, options.pop('default_chunk_size'))
+        self.assertIn(options, ({}, {'offload_file_reads': True}))
+        self.assertEqual(
+            [(way, streams) for way in WAYS for streams in (2, 3)],
+            [(row['way'], row['streams']) for row in rows],
+        )
+        for row in rows:
+            streaming = row['way'] != 'no_streams'
+            self.assertEqual(streaming, row['mb_per_second'] > 0)
+            self.assertGreater(row['moments'], 10)
+            stalls = [row[f'stall_{k}_ms'] for k in ('median', 'p99', 'worst')]
+            self.assertEqual(sorted(stalls), stalls)
+
+    def test_time_limit(self) -> None:
+        # Nobody reads 16 GiB in that time.
+        args = ('--seconds', '0.5', '--streams', '64')
+        output, _ = self.probe(*args)
+        self.assertIn('≥', output.splitlines()[2])
+        self.assertIn('the time limit ended the streams', output)
+        self.assertEqual([], os.listdir(self.folder))
+
+    def test_picture(self) -> None:
+        path = os.path.join(self.folder, 'plot.png')
+        args = ('--seconds', '0.1', '--streams', '1', '--plot', path)
+        self.probe(*args, self.image())
+        with open(path, 'rb') as file:
+            self.assertEqual(b'\x89PNG', file.read(4))
+
+    def test_cold(self) -> None:
+        path = self.image(size=64 * 1024 * 1024)
+        probe_streams.prepare([path], cold=False)
+        self.assertTrue(cached(path))
+        probe_streams.prepare([path], cold=True)
+        self.assertFalse(cached(path))
+        args = ('--cold', '--json', '--seconds', '0.1', '--streams', '1', path)
+        output, _ = self.probe(*args)
+        rows = json.loads(output)['rows']
+        self.assertGreater(min(row['mb_per_second'] for row in rows[:-1]), 0)
+
+    def test_version(self) -> None:
+        output, _ = self.probe('--version')
+        self.assertRegex(output, r'^\d+\.\d+\.\d+')
+
+    def test_rule(self) -> None:
+        output, _ = self.probe('--help')
+        self.assertIn('The rule: within the target', output)
+
+
+def cached(path: str) -> bool:
+    """Tell whether the page cache holds the end of a file."""
+    with open(path, 'rb') as file:
+        end = os.path.getsize(path) - 1
+        try:
+            flag = os.RWF_NOWAIT
+            return bool(os.preadv(file.fileno(), [bytearray(1)], end, flag))
+        except BlockingIOError:
+            return False
+
+
+class TerminalTestCase(ProbeTestCase):
+    def start(self, *args: str, **variables: str) -> tuple[Any, Any]:
+        """Start the probe on a terminal, and return both."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, '-Pc', SCRIPT, *args],
+            env=environment(TMPDIR=self.folder, TERM='xterm', **variables),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.addCleanup(os.close, ours)
+        return process, ours
+
+    def read(self, terminal: int, until: str = '') -> str:
+        """Return what came, up to some text or to the end."""
+        output = b''
+        while not until or until.encode() not in output:
+            try:
+                output += os.read(terminal, 65536)
+            except OSError:  # the probe has ended
+                break
+        return output.decode()
+
+    def test_colours(self) -> None:
+        args = ('--seconds', '0.1', '--streams', '1', self.image())
+        for variables, has_colours in ({}, True), ({'NO_COLOR': '1'}, False):
+            with self.subTest(str(variables)):
+                process, terminal = self.start(*args, **variables)
+                output = self.read(terminal)
+                self.assertEqual(0, process.wait())
+                # The bar, and the figures after it.
+                self.assertIn('streams: 1', output)
+                colours = re.search(r'\x1b\[[0-9;]*3[0-9]m', output)
+                self.assertEqual(has_colours, bool(colours))
+
+    def test_interrupt(self) -> None:
+        process, terminal = self.start('--streams', '2')
+        self.read(terminal, until='streams: 2')
+        with open(f'/proc/{process.pid}/task/{process.pid}/children') as file:
+            children = file.read().split()
+        self.assertGreater(len(children), 5)
+        os.killpg(process.pid, signal.SIGINT)
+        output = self.read(terminal)
+        self.assertEqual(130, process.wait())
+        self.assertNotIn('Traceback', output)
+        self.assertNotIn('KeyboardInterrupt', output)
+        # The bar is gone, and the cursor is back.
+        self.assertIn('\x1b[?25h', output)
+        self.assertEqual([], os.listdir(self.folder))
+
+
+# How fast a way is with one number of streams (MB/s), the stall (ms), and
+# whether the time limit ended it; then the same for the next one.
+Table = dict[str, list[tuple[float, float, bool]]]
+QUICK: Table = {
+    'no_yields': [(1000, 900, False), (1000, 900, True)],
+    'every_call': [(500, 0.1, False), (500, 0.1, False)],
+    'interval': [(980, 10, False), (980, 2, False)],
+    'offloaded': [(970, 10, False), (970, 2, False)],
+    'native_threads': [(2000, 0.1, False), (2000, 0.1, False)],
+    'no_streams': [(0, 0.1, False), (0, 0.1, False)],
+}
+EVERY_CALL = 'cooperative_yield_interval = 0'
+INTERVAL = 'cooperative_yield_interval = 0.01'
+OFFLOADED = f'{INTERVAL} and offload_file_reads = true'
+KEEPS = 'this keeps the stall at about 10 ms or less with 1 and 8 streams.'
+
+# What differs from QUICK, and what is said then.
+RULE: dict[str, tuple[Table, str, str]] = {
+    'the best throughput': ({}, f'Set {INTERVAL}: {KEEPS}', '10 % or less'),
+    'the fewest options, at 5 % less': (
+        {'every_call': [(940, 0.1, False), (940, 0.1, False)]},
+        f'Set {EVERY_CALL}: {KEEPS}',
+        'about 10 % or less',
+    ),
+    'more options, for more throughput': (
+        {'offloaded': [(1100, 10, False), (1100, 2, False)]},
+        f'Set {OFFLOADED}: {KEEPS}',
+        'about 10 % or less',
+    ),
+    'within the target with each number of streams': (
+        {'interval': [(980, 10, False), (980, 13, False)]},
+        f'Set {OFFLOADED}: {KEEPS}',
+        'about 10 % or less',
+    ),
+    'noise is not the fault of the streams': (
+        {
+            'interval': [(980, 14, False), (980, 2, False)],
+            'no_streams': [(0, 5, False), (0, 0.1, False)],
+        },
+        f'Set {INTERVAL}: {KEEPS}',
+        'about 10 % or less',
+    ),
+    'the time limit ends the streams': (
+        {
+            'interval': [(980, 1, False), (980, 1, True)],
+            'offloaded': [(980, 1, True), (980, 1, False)],
+        },
+        f'Set {EVERY_CALL}: {KEEPS}',
+        'about 50 %',
+    ),
+    'nothing is within the target': (
+        {
+            'every_call': [(500, 20, False), (500, 25, False)],
+            'interval': [(980, 10, False), (980, 30, False)],
+            'offloaded': [(970, 40, False), (970, 20, False)],
+        },
+        'No setting keeps the stall at about 10 ms or less with 1 and 8 '
+        'streams.',
+        f'Closest is {EVERY_CALL}: 25.0 ms with 8.',
+    ),
+    'nothing is read in time': (
+        {'no_yields': [(0, 900, True), (0, 900, True)]},
+        f'Set {INTERVAL}: {KEEPS}',
+        'about 10 % or less',
+    ),
+}
+
+
+class RuleTestCase(base.TestCase):
+    def test_rule(self) -> None:
+        for name, (changes, *said) in RULE.items():
+            with self.subTest(name):
+                rows = []
+                for way in probe_streams.ways_of(10):
+                    row = probe_report.Row(way, [])
+                    figures = {**QUICK, **changes}[way.key]
+                    for streams, (speed, stall, limited) in zip(
+                        (1, 8), figures, strict=True
+                    ):
+                        stalls = (stall / 2, stall, stall * 2)
+                        cell = (way.key, streams, speed, *stalls, 99, limited)
+                        row.cells.append(probe_report.Cell(*cell))
+                    rows.append(row)
+                report = probe_report.Report(rows, 10, 65536)
+                first, second = report.sentences()
+                self.assertEqual(said[0], first)
+                self.assertIn(said[1], second)
+
+    def test_default_of_chunk_size_is_left_out(self) -> None:
+        report = probe_report.Report
+        rows = [
+            probe_report.Row(
+                way, [probe_report.Cell(way.key, 1, 1, 1, 1, 1, 1, False)]
+            )
+            for way in probe_streams.ways_of(10)
+        ]
+        self.assertEqual([EVERY_CALL], report(rows, 10, 65536).lines())
+        self.assertEqual(
+            [EVERY_CALL, 'default_chunk_size = 4096'],
+            report(rows, 10, 4096).lines(),
+        )
+
+
+class StallTestCase(ProbeTestCase):
+    def test_each_moment_of_a_stall_counts(self) -> None:
+        # To open a FIFO stops the hub until a writer opens it as well.
+        fifo = os.path.join(self.folder, 'fifo')
+        os.mkfifo(fifo)
+        way = probe_streams.ways_of(10)[1]
+        with probe_streams.streaming(way, 1, [fifo], 65536, True) as turn:
+            for seconds in (0, 0.4):  # the process is up after the first one
+                write = threading.Timer(
+                    seconds, lambda: open(fifo, 'wb').close()
+                )
+                write.start()
+                seen = turn(0.01, 5)
+                write.join()
+        self.assertFalse(seen.limited)
+        late = [stall for stall in seen.stalls if stall > 0.1]
+        # Of the timers some 1000 a second, of the pipe some 300.
+        self.assertGreater(len(late), 100)
+        self.assertGreater(len(late), len(seen.stalls) / 2)
+
+    def test_file_that_went_away(self) -> None:
+        way = probe_streams.ways_of(10)[1]
+        path = self.image()
+        with probe_streams.streaming(way, 2, [path], 65536, False) as turn:
+            self.assertGreater(turn(0.01, 5).size, 0)
+            os.remove(path)
+            exc = self.assertRaises(FileNotFoundError, turn, 0.01, 5)
+        self.assertIn(path, str(exc))
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv.pop(1)] = None
+from glance_store.cmd.probe import main
+sys.exit(main())
+"""
+
+# Arguments, where "FOLDER" is one that has an empty file in it, and a part of
+# the line that they get.
+BAD_INPUT = {
+    '/nowhere': "No such file or directory: '/nowhere'",
+    'FOLDER': 'has no image in it',
+    'FOLDER/empty': 'has no image in it',
+    '/dev/null': 'has no image in it',
+    '--streams 0': 'expected a number from 1 to 1000',
+    '--streams 1.5': 'expected a number from 1 to 1000',
+    '--seconds nan': 'expected a number from 0.1 to 86400',
+    '--target -1': 'expected a number from 1 to 1000',
+    '--chunk-size 64x': 'expected a size such as 65536, 64k or 1M',
+    '--chunk-size 0': 'expected a size such as 65536, 64k or 1M',
+    '--plot a.txt': 'expected a .pdf, .png or .svg',
+    '--plot /nowhere/a.png': "'/nowhere/a.png' cannot be written",
+    '--stream 8': 'unrecognized arguments: --stream',
+    '--cold /dev/shm/IMAGE': 'is in memory, on a tmpfs',
+    'watch': 'the following arguments are required: URL',
+    'watch ftp://127.0.0.1/': 'expected an http:// or https:// address',
+    'watch http://127.0.0.1:1/': 'http://127.0.0.1:1/: ConnectionError',
+    'watch http://a:b@127.0.0.1:1/p?q': 'http://127.0.0.1:1/p: Connection',
+    'watch http://[/': 'InvalidURL',
+    'watch --header secret http://a/': 'expected NAME: VALUE',
+    'watch --clients 0 http://a/': 'expected a number from 1 to 1000',
+    'watch --cold http://a/': 'unrecognized arguments: --cold',
+}
+
+
+class BadInputTestCase(ProbeTestCase):
+    def test_one_line(self) -> None:
+        self.image('empty', size=0)
+        in_memory = '/dev/shm/glance-store-probe-test'
+        self.addCleanup(os.remove, in_memory)
+        with open(in_memory, 'wb') as file:
+            file.write(b'image')
+        for arguments, expected in BAD_INPUT.items():
+            with self.subTest(arguments):
+                arguments = arguments.replace('FOLDER', self.folder)
+                arguments = arguments.replace('/dev/shm/IMAGE', in_memory)
+                output, errors = self.probe(*arguments.split(), status=2)
+                self.assertEqual('', output)
+                self.assertIn(expected, errors)
+                self.assertEqual(1, errors.count('\n'), errors)
+                self.assertTrue(errors.startswith('glance-store-probe: '))
+                self.assertNotIn('secret', errors)
+
+    def test_extra_is_missing(self) -> None:
+        url = 'http://127.0.0.1:1/'
+        for package, *args in (
+            ('rich',),
+            ('matplotlib', '--plot', 'a.png'),
+            ('requests', 'watch', url),
+            ('rich', 'watch', url),
+        ):
+            with self.subTest(package):
+                _, errors = self.probe(
+                    package, *args, status=2, script=WITHOUT
+                )
+                self.assertIn(
+                    f'{package} missing: pip install matplotlib requests rich',
+                    errors,
+                )
+                self.assertEqual(1, errors.count('\n'))
