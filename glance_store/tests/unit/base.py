@@ -30,6 +30,7 @@ from typing import Any
 import eventlet
 from eventlet import hubs
 import fixtures
+import greenlet
 from oslo_config import fixture as config_fixture
 import testtools
 
@@ -51,13 +52,57 @@ def end_hub() -> None:
     hubs.use_hub()
 
 
+class Interrupted(Exception):
+    """A plain exception that a test throws."""
+
+
+# Timeouts that never pass by themselves: they are thrown by hand.
+INTERRUPTIONS: dict[str, Callable[[], BaseException]] = {
+    'timeout': eventlet.Timeout,
+    'kill': greenlet.GreenletExit,
+    'exception': Interrupted,
+    'keyboard_interrupt': KeyboardInterrupt,
+}
+
+
+def interrupt(call: Callable[[], Any], exc: BaseException) -> BaseException:
+    """Throw *exc* into the first wait of *call*; return what comes out."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        # Raised out of a green thread, it would end the hub.
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    green_thread = eventlet.spawn(run)
+    eventlet.sleep(0)
+    eventlet.kill(green_thread, exc)
+    return raised.pop()
+
+
+class TimeLimit(fixtures.Timeout):
+    """A time limit that ends the test, whichever green thread runs then.
+
+    Raised in a callback of the hub, the exception would be printed and lost.
+    """
+
+    def _setUp(self) -> None:
+        self._green_thread = greenlet.getcurrent()
+        super()._setUp()
+
+    def signal_handler(self, signum: int, frame: Any) -> None:
+        self._green_thread.throw(fixtures.TimeoutException())
+
+
 class TestCase(testtools.TestCase):
     """A test on a native thread without a hub."""
 
     def setUp(self) -> None:
         super().setUp()
         if TIMEOUT:
-            self.useFixture(fixtures.Timeout(TIMEOUT, gentle=True))
+            self.useFixture(TimeLimit(TIMEOUT, gentle=True))
         end_hub()
         self.addCleanup(end_hub)
         self.options = self.useFixture(config_fixture.Config())
@@ -90,6 +135,20 @@ class Ticker(fixtures.Fixture):
         while True:
             self.turns += 1
             eventlet.sleep(0)
+
+
+class Clock(fixtures.Fixture):
+    """The time by which streams measure their slices.
+
+    It stands in for the real one, by which a slice would hold another number
+    of chunks in each run. The hub keeps the clock that it was made with.
+    """
+
+    def _setUp(self) -> None:
+        self.now = 128.0
+        self.useFixture(
+            fixtures.MonkeyPatch('time.monotonic', lambda: self.now)
+        )
 
 
 class HubTestCase(TestCase):
