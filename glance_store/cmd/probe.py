@@ -38,8 +38,6 @@ best throughput (within 5 % is equal), then the fewest options."""
 WATCH = """Ask a running service on a schedule, and measure each answer from
 the moment it was due. The service stalls, and the exit status is 1, where the
 99th percentile exceeds the fastest tenth by more than the target."""
-
-
 SECONDS = 'time for each cell of the table (default: 1)'
 
 

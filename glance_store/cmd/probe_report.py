@@ -144,7 +144,8 @@ class Report:
             stall = milliseconds(worst.stall_p99_ms)
             return [
                 f'No setting keeps {kept}.',
-                f'Closest is {options}: {stall} ms with {worst.streams}.',
+                f'Closest is {options}: {stall} ms with '
+                f'{worst.streams} streams.',
             ]
         # In steps on which two runs of one load agree.
         cost = 1 - self._row.speed() / self._rows[0].speed()
@@ -197,12 +198,14 @@ class Report:
                 point = cell.mb_per_second, cell.stall_p99_ms
                 axes.annotate(f' {least}{cell.streams}', point, va='bottom')
         axes.axhline(self._target, color='grey', ls='--', label='target')
-        axes.set_title('Numbers are streams at once: low and right is better')
-        axes.set_xlabel('throughput of all streams, MB/s')
-        axes.set_ylabel('stall of everything else, 99th percentile, ms')
-        axes.set_yscale('log')
-        fastest = max(row.worst().mb_per_second for row in self._rows)
-        axes.set_xlim(0, fastest * 1.2)
+        axes.set(
+            title='Numbers are streams at once: low and right is better',
+            xlabel='throughput of all streams, MB/s',
+            ylabel='stall of everything else, 99th percentile, ms',
+            yscale='log',
+            # Room for the last label.
+            xlim=(0, 1.1 * axes.get_xlim()[1]),
+        )
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path)

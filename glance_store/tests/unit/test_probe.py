@@ -306,7 +306,7 @@ RULE: dict[str, tuple[Table, str, str]] = {
         },
         'No setting keeps the stall at about 10 ms or less with 1 and 8 '
         'streams.',
-        f'Closest is {EVERY_CALL}: 25.0 ms with 8.',
+        f'Closest is {EVERY_CALL}: 25.0 ms with 8 streams.',
     ),
     'nothing is read in time': (
         {'no_yields': [(0, 900, True), (0, 900, True)]},
