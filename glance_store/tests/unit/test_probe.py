@@ -16,6 +16,9 @@ The streams are real, and they run for a moment only: no test looks at how
 fast they were. The rule behind the advice is tried on tables made up.
 """
 
+import argparse
+import contextlib
+import io
 import json
 import os
 import pty
@@ -28,6 +31,7 @@ from typing import Any
 
 import fixtures
 
+from glance_store.cmd import probe
 from glance_store.cmd import probe_report
 from glance_store.cmd import probe_streams
 from glance_store.tests.unit import base
@@ -37,14 +41,7 @@ SCRIPT = (
     'import sys; from glance_store.cmd.probe import main; sys.exit(main())'
 )
 
-WAYS = [
-    'no_yields',
-    'every_call',
-    'interval',
-    'offloaded',
-    'native_threads',
-    'no_streams',
-]
+WAYS = 'no_yields every_call interval offloaded native_threads no_streams'
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -89,17 +86,11 @@ class ReportTestCase(ProbeTestCase):
         lines = output.splitlines()
         self.assertLessEqual(max(map(len, lines)), 80)
         self.assertNotIn('\x1b', output)
-        labels = [line[:14].rstrip() for line in lines[2:8]]
+        labels = [line[:14].strip() for line in lines[2:8]]
         self.assertEqual(
-            [
-                'no yields',
-                'every call',
-                'every 10 ms',
-                '  offloaded',
-                'native threads',
-                'no streams',
-            ],
-            labels,
+            'no yields, every call, every 10 ms, offloaded, native threads, '
+            'no streams',
+            ', '.join(labels),
         )
         self.assertIn('2 streams', lines[0])
         self.assertIn(
@@ -136,7 +127,7 @@ class ReportTestCase(ProbeTestCase):
         self.assertEqual(4096, options.pop('default_chunk_size'))
         self.assertIn(options, ({}, {'offload_file_reads': True}))
         self.assertEqual(
-            [(way, streams) for way in WAYS for streams in (2, 3)],
+            [(way, streams) for way in WAYS.split() for streams in (2, 3)],
             [(row['way'], row['streams']) for row in rows],
         )
         for row in rows:
@@ -227,7 +218,6 @@ class TerminalTestCase(ProbeTestCase):
                 process, terminal = self.start(*args, **variables)
                 output = self.read(terminal)
                 self.assertEqual(0, process.wait())
-                # The bar, and the figures after it.
                 self.assertIn('streams: 1', output)
                 colours = re.search(r'\x1b\[[0-9;]*3[0-9]m', output)
                 self.assertEqual(has_colours, bool(colours))
@@ -335,6 +325,27 @@ class RuleTestCase(base.TestCase):
                 first, second = report.sentences()
                 self.assertEqual(said[0], first)
                 self.assertIn(said[1], second)
+
+    def test_machine_that_stalls_by_itself(self) -> None:
+        stalls = (1.0, 50.0, 60.0, 99, False)
+        rows = [
+            probe_report.Row(way, [probe_report.Cell(way.key, 1, 1, *stalls)])
+            for way in probe_streams.ways_of(10)
+        ]
+        options = argparse.Namespace(
+            **{'json': False, 'plot': None, 'files': [], 'cold': False},
+            **{'chunk_size': 65536, 'seconds': 1, 'target': 10.0},
+        )
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            probe_report.show(options, rows)
+        self.assertIn('machine stalls for 50.0 ms', output.getvalue())
+
+    def test_too_few_stalls(self) -> None:
+        turns = [probe_streams.Seen(3, 0.001, [0.001], False)]
+        self.assertRaises(
+            probe.Failure, probe_report.cell_of, 'interval', 1, turns
+        )
 
     def test_default_of_chunk_size_is_left_out(self) -> None:
         report = probe_report.Report

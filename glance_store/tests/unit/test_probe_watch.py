@@ -12,9 +12,9 @@
 
 """What glance-store-probe says of a running service.
 
-The services are real ones on the loopback. One that stalls is blocked for
-300 ms again and again, and one that does not answers at once. No test relies
-on less than that difference.
+The services are real ones on the loopback. One that stalls is blocked for a
+second, and one that does not answers at once. No test relies on less than
+half of that difference.
 """
 
 from http import server
@@ -77,8 +77,8 @@ class Service(server.ThreadingHTTPServer):
             self.ended.wait(0.06)  # as long for each, which is no stall
         if path == '/stall':
             with self.blocked:
-                # 300 ms of each 600 ms, at 50 requests a second.
-                self.ended.wait(0.3 if number % 30 == 10 else 0)
+                # A second of each two, at 50 requests a second.
+                self.ended.wait(1 if number % 100 == 10 else 0)
         if path == '/hang' and number > 1:
             self.asked.set()
             self.ended.wait()
@@ -110,7 +110,7 @@ class WatchTestCase(test_probe.ProbeTestCase):
     ) -> dict[str, Any]:
         """Watch the service, and return the document."""
         url = self.service.address + path
-        limits = ('--seconds', str(seconds), '--target', '100')
+        limits = ('--seconds', str(seconds), '--target', '500')
         args = ('watch', url, '--json', *limits, *args)
         output, errors = self.probe(*args, status=status)
         self.assertEqual('', errors)
@@ -132,7 +132,7 @@ class WatchTestCase(test_probe.ProbeTestCase):
                 'kind': 'watch',
                 'url': f'{self.service.address}/',
                 'seconds': 2,
-                'target': 100,
+                'target': 500,
                 'requests': 100,
                 'answers_per_second': 50,
                 'failures': {},
@@ -149,8 +149,8 @@ class WatchTestCase(test_probe.ProbeTestCase):
     def test_service_that_stalls(self) -> None:
         document = self.watch('/stall', status=1)
         self.assertTrue(document['stalls'])
-        self.assertGreater(document['p99_ms'], 200)
-        self.assertEqual([0, 1], document['late_seconds'])
+        self.assertGreater(document['p99_ms'], 500)
+        self.assertEqual([0], document['late_seconds'])
         # None is left out, and none waits for the one before.
         self.assertEqual(100, document['requests'])
         self.assertGreater(self.service.most_under_way, 5)
@@ -178,7 +178,7 @@ class WatchTestCase(test_probe.ProbeTestCase):
 
     def test_download(self) -> None:
         url = f'{self.service.address}/image'
-        clients = ('--download', url, '--clients', '2', '--target', '1000')
+        clients = ('--download', url, '--clients', '2')
         document = self.watch('/', *clients, '--header', 'X-Auth-Token: T')
         self.assertGreater(document['download_mb_per_second'], 1)
         tokens = {sent['X-Auth-Token'] for sent in self.service.headers}
@@ -195,13 +195,13 @@ class WatchTestCase(test_probe.ProbeTestCase):
         host = self.service.address.removeprefix('http://')
         url = f'http://user:password@{host}/stall?secret=1'
         header = ('--header', 'X-Auth-Token: secret')
-        args = ('watch', url, '--seconds', '2', '--target', '100', *header)
+        args = ('watch', url, '--seconds', '2', '--target', '500', *header)
         output, errors = self.probe(*args, status=1)
         self.assertEqual('', errors)
         self.assertLessEqual(max(map(len, output.splitlines())), 80)
         self.assertIn(f'http://{host}/stall: 100 requests', output)
         self.assertIn('It stalls: the 99th percentile is more', output)
-        self.assertIn('in the seconds 0, 1', output)
+        self.assertIn('in the seconds 0', output)
         self.assertIn('add --download IMAGE_URL', output)
         self.assertNotIn('password', output)
         self.assertNotIn('secret', output)
