@@ -70,49 +70,39 @@ def read(source: Any, *size: int) -> Call:
     return partial(utils.CooperativeReader(source).read, *size)
 
 
+def steps(*makes: Callable[[Any], Any]) -> Callable[[Any], Call]:
+    """Return what puts streams on each other, and gives the next call."""
+
+    def make(source: Any) -> Any:
+        for make in makes:
+            source = make(source)
+        return source.__next__
+
+    return make
+
+
+iterator = utils.cooperative_iter
+reader = utils.CooperativeReader
+chunks = partial(utils.chunkreadable, chunk_size=12)
+
 # Of each kind: its source, its next call, and the size of all answers but the
 # last, where that is promised.
 KINDS: dict[str, tuple[type[Source], Callable[[Any], Call], int]] = {
     'read': (File, utils.cooperative_read, 0),
-    'iterator': (Items, lambda i: utils.cooperative_iter(i).__next__, 0),
+    'iterator': (Items, steps(iterator), 0),
     'file': (File, read, 0),
-    'file, iterated': (File, lambda f: utils.CooperativeReader(f).__next__, 0),
+    'file, iterated': (File, steps(reader), 0),
     'reader': (Items, read, 0),
     'reader, exact': (Items, lambda i: read(i, 12), 12),
     'reader, all': (Items, lambda i: read(i, -1), 32),
-    'reader, iterated': (
-        Items,
-        lambda i: utils.CooperativeReader(i).__next__,
-        0,
-    ),
-    'chunks': (File, lambda f: utils.chunkiter(f, 12).__next__, 12),
-    'chunks of a file': (
-        File,
-        lambda f: utils.chunkiter(utils.CooperativeReader(f), 12).__next__,
-        12,
-    ),
-    'chunks of a reader': (
-        Items,
-        lambda i: utils.chunkreadable(utils.CooperativeReader(i), 12).__next__,
-        12,
-    ),
-    'iterator over a file': (
-        File,
-        lambda f: utils.cooperative_iter(utils.CooperativeReader(f)).__next__,
-        0,
-    ),
-    'iterator over an iterator': (
-        Items,
-        lambda i: utils.cooperative_iter(utils.cooperative_iter(i)).__next__,
-        0,
-    ),
-    'reader of an iterator': (
-        Items,
-        lambda i: read(utils.cooperative_iter(i), 12),
-        12,
-    ),
+    'reader, iterated': (Items, steps(reader), 0),
+    'chunks': (File, steps(chunks), 12),
+    'chunks of a file': (File, steps(reader, chunks), 12),
+    'chunks of a reader': (Items, steps(reader, chunks), 12),
+    'iterator over a file': (File, steps(reader, iterator), 0),
+    'iterator over an iterator': (Items, steps(iterator, iterator), 0),
+    'reader of an iterator': (Items, lambda i: read(iterator(i), 12), 12),
 }
-SHARED = ('read', 'iterator', 'file', 'file, iterated')
 GATHERING = (
     *('reader', 'reader, exact', 'reader, all', 'reader, iterated'),
     *('chunks', 'chunks of a file', 'chunks of a reader'),
@@ -154,7 +144,8 @@ class InterruptionsTestCase(base.HubTestCase):
         are green threads that share the stream.
         """
         make, call_of, size = KINDS[kind]
-        call = call_of(make(happen))
+        source = make(happen)
+        call = call_of(source)
         self.pieces = []
         green_threads = [
             eventlet.spawn(self.drain, call) for _ in range(1 + others)
@@ -163,6 +154,9 @@ class InterruptionsTestCase(base.HubTestCase):
         eventlet.sleep(0)
         while not green_threads[0].dead:
             waits += 1
+            if not size:  # nothing is held while others run
+                returned = b''.join(self.pieces)
+                self.assertEqual(source.position, len(returned), kind)
             if waits == at:
                 eventlet.kill(green_threads[0], exc)
             else:
