@@ -216,7 +216,6 @@ def show(options: argparse.Namespace, rows: list[Row]) -> None:
     report = Report(rows, options.target, options.chunk_size)
     if options.plot:
         report.draw(options.plot)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     cells = [cell for row in rows for cell in row.cells]
     asked = ('files', 'chunk_size', 'cold', 'seconds', 'target')
     document = {
@@ -303,5 +302,7 @@ def run(options: argparse.Namespace) -> int:
         probe_streams.prepare(paths, options.cold)
         for streams in sorted(set(options.streams or [1, 8, 64])):
             measure(options, rows, streams, paths)
+    # A reader such as head may leave early.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     show(options, rows)
     return 0
