@@ -22,6 +22,7 @@ from concurrent import futures
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -45,11 +46,13 @@ TIMEOUT = int(os.environ.get('OS_TEST_TIMEOUT') or 0)
 def end_hub() -> None:
     """End the hub of the calling native thread, where it has one."""
     hub = getattr(hubs._threadlocal, 'hub', None)
-    if hub is not None and hub.running:
-        # Only dropped, it would keep its descriptor until the process ends.
-        hub.abort(wait=True)
-    # Choosing a hub drops the one that the thread has.
-    hubs.use_hub()
+    try:
+        if hub is not None and hub.running:
+            # Only dropped, it would keep its descriptor.
+            hub.abort(wait=True)
+    finally:
+        # Choosing a hub drops the one that the thread has.
+        hubs.use_hub()
 
 
 class Interrupted(Exception):
@@ -93,6 +96,7 @@ class TimeLimit(fixtures.Timeout):
         super()._setUp()
 
     def signal_handler(self, signum: int, frame: Any) -> None:
+        signal.alarm(5)  # once more, where the test catches the exception
         self._green_thread.throw(fixtures.TimeoutException())
 
 

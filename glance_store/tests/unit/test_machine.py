@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from glance_store.common import utils
 from glance_store.tests.unit import base
+from glance_store.tests.unit import test_interruptions
 
 SIZE = 200
 BYTES = bytes(range(SIZE))
@@ -140,35 +141,23 @@ def reading(fd: Any) -> Any:
     return SimpleNamespace(read=utils.cooperative_read(fd))
 
 
-def chunks_of(fd: Any) -> Any:
-    return utils.chunkreadable(utils.CooperativeReader(fd))
-
-
-def reader_of_iterator(items: Any) -> Any:
-    return utils.CooperativeReader(utils.cooperative_iter(items))
-
-
-def iterator_of_reader(file: Any) -> Any:
-    return utils.cooperative_iter(utils.CooperativeReader(file))
-
-
-def reading_of_reader(items: Any) -> Any:
-    return reading(utils.CooperativeReader(items))
-
+iterator = utils.cooperative_iter
+reader = utils.CooperativeReader
+stack = test_interruptions.stack
 
 CHUNKS = Kind(utils.chunkiter, True, reads=False, exact=True, chunks=True)
-ITEMS = Kind(utils.cooperative_iter, reads=False)
+ITEMS = Kind(iterator, reads=False)
 KINDS = (
     Kind(reading, True, iterates=False),
-    Kind(utils.CooperativeReader, True),
-    Kind(iterator_of_reader, True, reads=False),
+    Kind(reader, True),
+    Kind(stack(reader, iterator), True, reads=False),
     CHUNKS,
-    CHUNKS._replace(make=chunks_of),
-    CHUNKS._replace(make=chunks_of, file=False),
+    CHUNKS._replace(make=stack(reader, utils.chunkreadable)),
+    CHUNKS._replace(make=stack(reader, utils.chunkreadable), file=False),
     ITEMS,
-    Kind(utils.CooperativeReader, exact=True),
-    Kind(reader_of_iterator, exact=True),
-    Kind(reading_of_reader, iterates=False, exact=True),
+    Kind(reader, exact=True),
+    Kind(stack(iterator, reader), exact=True),
+    Kind(stack(reader, reading), iterates=False, exact=True),
 )
 
 
@@ -397,6 +386,8 @@ class MachineTestCase(base.HubTestCase):
                 database=None,
                 deadline=None,
                 derandomize=True,
+                # To explain a failure takes longer than to shrink it.
+                phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
                 max_examples=400,
                 stateful_step_count=30,
                 suppress_health_check=list(hypothesis.HealthCheck),

@@ -17,6 +17,7 @@ from typing import Any
 from glance_store.tests.unit import base
 
 STREAMS = """
+from functools import partial
 import io
 import json
 import os
@@ -29,19 +30,17 @@ DATA = bytes(range(9))
 
 
 def calls():
-    'Yield what returns the next byte of DATA, for each kind of stream.'
-    def parts():
-        return [DATA[at:at + 1] for at in range(9)]
-
-    def reading(read):
-        return lambda: read(1)
-
-    yield utils.cooperative_iter(parts()).__next__
-    yield reading(utils.cooperative_read(io.BytesIO(DATA)))
-    yield reading(utils.CooperativeReader(io.BytesIO(DATA)).read)
-    yield reading(utils.CooperativeReader(parts()).read)
-    yield utils.CooperativeReader(parts()).__next__
-    yield utils.chunkiter(utils.CooperativeReader(parts()), 1).__next__
+    'Return what gives the next byte of DATA, for each kind of stream.'
+    parts = [DATA[at:at + 1] for at in range(9)]
+    reader = utils.CooperativeReader
+    return [
+        utils.cooperative_iter(parts).__next__,
+        partial(utils.cooperative_read(io.BytesIO(DATA)), 1),
+        partial(reader(io.BytesIO(DATA)).read, 1),
+        partial(reader(parts).read, 1),
+        reader(parts).__next__,
+        utils.chunkiter(reader(parts), 1).__next__,
+    ]
 
 
 def take(call, number=None):
@@ -139,7 +138,7 @@ import eventlet
 words = sys.argv[1:]
 if 'patched' in words:
     eventlet.monkey_patch()
-kept = list(calls())
+kept = calls()
 if 'main' in words:
     eventlet.sleep(0)
     for call in kept:
@@ -178,16 +177,10 @@ class ProcessTestCase(base.TestCase):
             'imported patched thread',
             'imported patched hub thread',
         ):
-            self.assertEqual(
-                {
-                    'sleeps': [],
-                    'hubs': [0],
-                    'whole': 6,
-                    'eventlet': 'imported' in words,
-                },
-                base.run_python(STREAMS + WITHOUT_HUB, *words.split()),
-                words,
-            )
+            facts = base.run_python(STREAMS + WITHOUT_HUB, *words.split())
+            expected = {'sleeps': [], 'hubs': [0], 'whole': 6}
+            expected['eventlet'] = 'imported' in words
+            self.assertEqual(expected, facts, words)
 
     def test_fork(self) -> None:
         for hub in 'epolls', 'poll', 'selects', 'asyncio':
@@ -206,11 +199,6 @@ class ProcessTestCase(base.TestCase):
 class ThreadsTestCase(base.HubTestCase):
     """A stream may be made on one thread and used on another."""
 
-    def calls(self) -> list[Any]:
-        namespace: dict[str, Any] = {}
-        exec(STREAMS, namespace)
-        return list(namespace['calls']())
-
     def test_used_on_another_thread(self) -> None:
         def on_another_hub(call: Any) -> int:
             with base.Ticker() as ticker:
@@ -219,7 +207,12 @@ class ThreadsTestCase(base.HubTestCase):
             base.end_hub()
             return turns
 
-        for calls in self.calls(), base.in_native_thread(self.calls):
+        streams: dict[str, Any] = {}
+        exec(STREAMS, streams)
+        for calls in (
+            streams['calls'](),
+            base.in_native_thread(streams['calls']),
+        ):
             for call in calls:
                 self.assertYields(1, call)
                 # On a thread without a hub, ...

@@ -151,10 +151,11 @@ class QueueTestCase(base.HubTestCase):
                 green_threads += self.spawn(3)
                 killed = eventlet.spawn(self.take, 'killed')
                 eventlet.sleep(0)
+                self.note('now')
                 eventlet.kill(left, make())
                 killed.kill()
                 self.wait(green_threads)
-                self.assertOneARound([*range(at), *range(3)] * 2)
+                self.assertOneARound(['now', *([*range(at), *range(3)] * 2)])
                 # Nothing but the event wakes it.
                 woken.send('sent')
                 self.assertEqual('sent', left.wait())
@@ -185,10 +186,13 @@ class QueueTestCase(base.HubTestCase):
             self.hub.abort()
             yield 0
 
-        for number in 0, 3:
+        # Of the hub that runs then, a stream is the first user, or it is not.
+        for number, rounds in (0, 0), (3, 0), (3, 1):
             green_threads = self.spawn(number)
             eventlet.sleep(0)
             self.hub.abort(wait=True)
+            for _ in range(rounds):
+                eventlet.sleep(0)
             self.assertEqual([0, 1], list(utils.cooperative_iter(range(2))))
             stream = utils.cooperative_iter(from_a_slice())
             green_threads += [eventlet.spawn(next, stream), *self.spawn(1)]
@@ -368,6 +372,11 @@ class SliceTestCase(base.HubTestCase):
         self.clock.now += 1
         self.assertYields(1, second.read, 1)
         self.assertYields(0, next, first)
+        # A slice of no length ends the one before it.
+        self.configure(cooperative_yield_interval=0)
+        third = utils.cooperative_iter(range(9))
+        self.assertYields(1, next, third)
+        self.assertYields(1, next, first)
 
     def test_only_a_turn_sets_the_deadline(self) -> None:
         self.configure(cooperative_yield_interval=1)
