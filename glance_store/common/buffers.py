@@ -18,6 +18,10 @@ from typing import Any
 
 DATA = (bytes, bytearray, memoryview, str)
 
+# Room for so many bytes is made at once. A buffer that grows step by step
+# often comes to new pages of memory, which cost ten times the copying.
+_MOST_ROOM = 16 * 1024 * 1024
+
 # What a call gathers from chunks of any size, bytes or text. Wanted: take
 # exactly n bytes, over as many chunks as that needs; take what is left of a
 # chunk; go on, after an exception of the source, where it was raised.
@@ -77,9 +81,8 @@ class Buffer:
                 piece = self._piece(size)
                 if size is None or len(piece) == size or not piece:
                     return piece
-                text = self._kind is str
-                self._gathered = io.StringIO() if text else io.BytesIO()
-                self._gathered.write(piece)
+                self._gathered = _begun(piece, size)
+                del piece
             return self._gather(size)
         finally:
             self._busy = False
@@ -112,6 +115,7 @@ class Buffer:
         if size is None or size < gathered.tell():
             # An exception in a fetch ended a longer call: no other rest of a
             # chunk is left then.
+            gathered.truncate()
             self._rest, self._at = gathered.getvalue(), 0
             self._gathered = None
             return self._piece(size)
@@ -121,6 +125,7 @@ class Buffer:
                 break
             gathered.write(piece)
         self._gathered = None
+        gathered.truncate()
         return gathered.getvalue()
 
     def _piece(self, missing: int | None) -> Any:
@@ -141,3 +146,17 @@ class Buffer:
         if end >= len(self._rest):
             self._rest = None
         return piece
+
+
+def _begun(piece: Any, size: int) -> Any:
+    """Return an ``io`` buffer after *piece*, with room for *size* bytes."""
+    if isinstance(piece, str):
+        gathered: Any = io.StringIO()
+    else:
+        gathered = io.BytesIO()
+        if size <= _MOST_ROOM:
+            gathered.seek(size - 1)
+            gathered.write(b'\0')
+            gathered.seek(0)
+    gathered.write(piece)
+    return gathered

@@ -42,6 +42,10 @@ LEAST_SLICE = 0.001
 opts.register_opts(cfg.CONF)
 
 
+# The hub of each native thread, once the program has imported eventlet.
+_hubs: Any = None
+
+
 def current_hub() -> Any:
     """Return the hub of the calling native thread, None where it has none.
 
@@ -50,87 +54,94 @@ def current_hub() -> Any:
     read here is the one private part of eventlet that this module uses. Its
     ``__dict__`` answers ten times faster than an attribute that is missing.
     """
-    hubs = sys.modules.get('eventlet.hubs')
-    if hubs is None:
-        return None
-    try:
-        return hubs._threadlocal.__dict__.get('hub')
-    except AttributeError:  # eventlet.hubs is still being imported
-        return None
+    global _hubs
+    if _hubs is None:
+        # It has no thread-local yet while eventlet is being imported.
+        module = sys.modules.get('eventlet.hubs')
+        _hubs = getattr(module, '_threadlocal', None)
+    return None if _hubs is None else _hubs.__dict__.get('hub')
 
 
 # The streams of one hub that wait to go on. Wanted: join at the end; let the
 # first one go, once in each round of the hub; leave from anywhere, when a
 # yield is interrupted. Promised: a round runs one stream, so that everything
 # else on the hub waits for one slice at most, whatever the number of streams;
-# each of the three costs O(1). Plan: a deque, and a timer of 0 seconds whose
-# callback switches to the first stream. A hub runs a timer that was set in a
-# callback in its next round, after a look at its sockets. So the timer is set
-# again at the end of a slice: set before it, the timer would come ahead of
-# those that fell due meanwhile. An exception may come between any two steps.
-# So a stream empties its entry in any case, the callback passes over empty
-# entries, and each stream that joins makes sure of the timer.
+# to join and to go costs O(1), and an interrupted yield a look along the queue.
+# Plan: a deque of green threads, and a timer of 0 seconds whose callback
+# switches to the first. A hub runs a timer that was set in a callback in its
+# next round, after a look at its sockets. So the timer is set again at the end
+# of a slice: set before it, the timer would come ahead of those that fell due
+# meanwhile. An exception may come between any two steps. So a stream leaves in
+# any case, and each that joins makes sure of the timer.
 
 
 class Queue:
     """The streams of one hub that wait, and until when the others may run."""
 
-    __slots__ = ('_hub', '_loop', '_timer', '_waiting', 'deadline')
+    __slots__ = ('_hub', '_loop', '_spare', '_timer', '_waiting', 'deadline')
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
-        # An entry holds the green thread of its stream, or nothing any more.
-        self._waiting: collections.deque[list[Any]] = collections.deque()
-        # The timer that was set last, and the hub's green thread that had it:
-        # hub.abort() drops all timers, and ends that green thread.
+        self._waiting: collections.deque[Any] = collections.deque()
+        # The timer that was set last, and the one before it. They take turns:
+        # a new timer for each yield would cost an eighth of it.
         self._timer: Any = None
+        self._spare: Any = None
+        # The green thread of the hub that had the timer last. hub.abort()
+        # ends that green thread, and drops all timers.
         self._loop: Any = None
         # Streams with an interval run on until then, by time.monotonic().
         self.deadline = 0.0
 
-    def wait(self, interval: float) -> None:
+    def wait(self, green_thread: Any, interval: float) -> None:
         """Let the hub run everything else, and return in turn."""
-        hub = self._hub
-        entry = [hub.greenlet.getcurrent()]
         try:
             try:
-                self._waiting.append(entry)
+                self._waiting.append(green_thread)
                 self._ensure_timer()
-                let_in = hub.switch() is self
+                let_in = self._hub.switch() is self
             finally:
-                entry.clear()
+                self._leave(green_thread)
         except BaseException:
-            entry.clear()  # again: the exception may have come before that
+            self._leave(green_thread)  # again: it may have come before that
             raise
         if let_in:
             self.deadline = interval and self._end_of_slice(interval)
 
+    def _leave(self, green_thread: Any) -> None:
+        if green_thread in self._waiting:
+            self._waiting.remove(green_thread)
+
     def _end_of_slice(self, interval: float) -> float:
-        share = interval / (1 + sum(map(bool, self._waiting)))
+        share = interval / (1 + len(self._waiting))
         return time.monotonic() + min(interval, max(share, LEAST_SLICE))
 
     def _ensure_timer(self) -> None:
-        timer = self._timer
+        timer, spare = self._timer, self._spare
         loop = self._hub.greenlet
         if timer is not None and not timer.called:
             if loop is self._loop and not loop.dead:
                 return
             timer.cancel()
+            spare = None  # the hub may still hold the other one
         self._loop = loop
-        self._timer = self._hub.schedule_call_global(0, self._let_in_one)
+        if spare is None:
+            spare = self._hub.schedule_call_global(0, self._let_in_one)
+        else:
+            # Once called, a timer has lost its function.
+            spare.tpl = self._let_in_one, (), {}
+            self._hub.add_timer(spare)
+        self._timer, self._spare = spare, timer
+        spare.called = False
 
     def _let_in_one(self) -> None:
+        waiting = self._waiting
         try:
-            waiting = self._waiting
             try:
-                while waiting and not waiting[0]:
-                    waiting.popleft()
                 if waiting:
-                    waiting[0][0].switch(self)
+                    waiting[0].switch(self)
             finally:
-                while waiting and not waiting[0]:
-                    waiting.popleft()
-                if waiting:
+                if waiting and self._timer.called:
                     self._ensure_timer()
         except BaseException:
             self._ensure_timer()  # again: it may have come before that
@@ -155,28 +166,26 @@ class Stream:
         times out still gets on.
         """
         # current_hub() written out: it is called for every chunk.
-        hubs = sys.modules.get('eventlet.hubs')
-        if hubs is None:
+        if _hubs is None and 'eventlet.hubs' not in sys.modules:
+            return False
+        hub = current_hub() if _hubs is None else _hubs.__dict__.get('hub')
+        if hub is None:
             return False
         try:
-            hub = hubs._threadlocal.__dict__.get('hub')
-            if hub is None:
-                return False
             queue = hub.glance_store_queue
         except AttributeError:
-            hub = current_hub()
-            if hub is None:
-                return False
             queue = hub.glance_store_queue = Queue(hub)
         if self._interrupted:
             self._interrupted = False
             return False
         if self._interval and time.monotonic() < queue.deadline:
             return False
-        if hub.greenlet.getcurrent() is hub.greenlet:
+        loop = hub.greenlet
+        green_thread = loop.getcurrent()
+        if green_thread is loop:
             return False  # the hub itself has nothing to yield to
         try:
-            queue.wait(self._interval)
+            queue.wait(green_thread, self._interval)
         except BaseException:
             self._interrupted = True
             raise
