@@ -65,14 +65,14 @@ def current_hub() -> Any:
 # The streams of one hub that wait to go on. Wanted: join at the end; let the
 # first one go, once in each round of the hub; leave from anywhere, when a
 # yield is interrupted. Promised: a round runs one stream, so that everything
-# else on the hub waits for one slice at most, whatever the number of streams;
-# to join and to go costs O(1), and an interrupted yield a look along the queue.
-# Plan: a deque of green threads, and a timer of 0 seconds whose callback
-# switches to the first. A hub runs a timer that was set in a callback in its
-# next round, after a look at its sockets. So the timer is set again at the end
-# of a slice: set before it, the timer would come ahead of those that fell due
-# meanwhile. An exception may come between any two steps. So a stream leaves in
-# any case, and each that joins makes sure of the timer.
+# else on the hub waits for one slice at most, whatever the number of streams.
+# To join and to go costs O(1), and an interrupted yield a look along the
+# queue. Plan: a deque of green threads, and a timer of 0 seconds whose
+# callback switches to the first. A hub runs a timer that was set in a callback
+# in its next round, after a look at its sockets. So the timer is set again at
+# the end of a slice: set before it, the timer would come ahead of those that
+# fell due meanwhile. An exception may come between any two steps. So a stream
+# leaves in any case, and each that joins makes sure of the timer.
 
 
 class Queue:

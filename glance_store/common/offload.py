@@ -66,6 +66,7 @@ class Reads:
     def __init__(
         self, fd: Any, read: Callable[..., Any], checkpoint: Callable[[], Any]
     ) -> None:
+        self._fd = fd
         self._read = read
         self._checkpoint = checkpoint
         self._is_cached = pagecache.PageCache(fd).holds
@@ -75,12 +76,14 @@ class Reads:
         # From a read in the pool on, until all that it gave is returned.
         self._buffer: buffers.Buffer | None = None
 
-    def read(self, *args: Any, **kwargs: Any) -> Any:
+    def read(self, length: int | None = None) -> Any:
         """Read as the file does, with one checkpoint."""
-        size = _size_asked((*args, *kwargs.values()))
+        size = _ALL if length is None else operator.index(length)
+        if size < 0:
+            size = _ALL
         if self._buffer is None and self._goes_in_place(size):
             self._checkpoint()
-            return self._read(*args, **kwargs)
+            return self._read(_size_passed(size))
         return self._read_by_pool(size)
 
     def _read_by_pool(self, size: int) -> Any:
@@ -110,10 +113,11 @@ class Reads:
         return job.answer()
 
     def close(self) -> None:
-        """Wait for the read under way, and drop what was read."""
+        """Wait for the read under way, and close the file."""
         if self._job is not None and not self._job.is_lost():
             self._job.wait()
         self._job = self._buffer = None
+        self._fd.close()
 
     def _start(self, size: int) -> None:
         self._job = pool.Job(self._read, _size_passed(size))
@@ -121,19 +125,6 @@ class Reads:
     def _goes_in_place(self, size: int) -> bool:
         """Tell whether the page cache can answer, or the pool cannot."""
         return self._is_cached(size) or not pool.answers_here()
-
-
-def _size_asked(asked: tuple[Any, ...]) -> int:
-    """Return the size that a read was called with, _ALL for none.
-
-    A call with more arguments is for the file itself to refuse: 0.
-    """
-    if not asked or asked[0] is None:
-        return _ALL
-    if len(asked) > 1:
-        return 0
-    size = operator.index(asked[0])
-    return size if size >= 0 else _ALL
 
 
 def _size_passed(size: int) -> int:

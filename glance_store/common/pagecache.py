@@ -17,22 +17,23 @@ import sys
 from typing import Any
 
 # One question is about this many bytes, at most.
-_WINDOW = 4 * 1024 * 1024
+_WINDOW = 8 * 1024 * 1024
 
 # A read of more has no size, or one of its own making.
 _MOST = sys.maxsize // 2
 
-# The position is looked at again after so many bytes.
+# The position is looked at again after so many bytes, or four reads.
 _STRIDE = 256 * 1024
 
 # What a page cache is asked for, where it can be asked without a wait. Wanted:
 # tell before each read whether it would wait. Promised: a no where storage
 # would have to be waited for, save for pages that are dropped in the middle of
-# a range; next to no time where all is cached. Plan: ask for two bytes of a
-# range, and trust the range while the position stays within it. Each yes makes
-# the next range twice as long, each no starts anew. The kernel reads a page
-# that it is asked for in vain, so that the last page of a range may be there
-# by an earlier question: the first page tells.
+# a range; next to no time where all is cached. Plan: ask for the last byte of
+# a range, and trust the range while the position stays within it. Each yes
+# makes the next range twice as long, each no starts anew. The kernel reads a
+# page that it is asked for in vain, so that the last page of a range may be
+# there by an earlier question. So the first page is asked for as well, unless
+# the range before ended there.
 
 
 class PageCache:
@@ -48,41 +49,44 @@ class PageCache:
         # is looked at again.
         self._known = range(0)
         self._trusted = 0
-        # How long the range was; None where the cache cannot be asked.
-        can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
-        self._length = 0 if can_ask else None
+        # The size of the file, when it was last needed.
+        self._end = 0
+        self._can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
 
     def holds(self, size: int) -> bool:
         """Tell whether the next *size* bytes can be read at once: a hint."""
         if size > self._trusted:
-            if self._length is None or size > _MOST:
+            if not self._can_ask or size > _MOST:
                 return False
             first = self._fd.tell()
             known = self._known
             if first < known.start or first + size > known.stop:
-                known = self._known = self._ask(first, size, self._length)
-            self._trusted = min(max(size, _STRIDE), known.stop - first)
+                known = self._known = self._ask(first, size)
+            self._trusted = min(max(4 * size, _STRIDE), known.stop - first)
             if size > self._trusted:
                 self._trusted = 0
                 return False
         self._trusted -= size
         return True
 
-    def _ask(self, first: int, size: int, length: int) -> range:
+    def _ask(self, first: int, size: int) -> range:
+        """Return a range that begins at *first* and is cached, or is empty."""
+        known = self._known
+        longest = max(size, min(2 * len(known), _WINDOW))
         descriptor = self._fd.fileno()
-        end = os.fstat(descriptor).st_size
+        if first + longest > self._end:
+            self._end = os.fstat(descriptor).st_size
         # Past the end the kernel answers at once, cached or not.
-        if first >= end:
+        if first >= self._end:
             return range(first, first + size)
-        self._length = 0
         try:
-            if _has(descriptor, first):
-                for ahead in (max(size, min(2 * length, _WINDOW)), size):
-                    if _has(descriptor, min(first + ahead, end) - 1):
-                        self._length = ahead
-                        return range(first, first + ahead)
+            follows = known and first == known.stop
+            if follows or _has(descriptor, first):
+                for length in (longest, size):
+                    if _has(descriptor, min(first + length, self._end) - 1):
+                        return range(first, first + length)
         except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
-            self._length = None
+            self._can_ask = False
         return range(0)
 
 

@@ -310,10 +310,10 @@ def _cooperative_read(
     argument named *keyword* is passed by position.
     """
     read = _read_of(fd, 'fd')
-    checkpoint: Callable[[], object] = stream.checkpoint
-    reads = offload.reads_of(fd, read, checkpoint)
+    reads = offload.reads_of(fd, read, stream.checkpoint)
     if reads is not None:
-        read, checkpoint = reads.read, _do_nothing
+        return stream.counted(reads.read), reads
+    checkpoint = stream.checkpoint
     read = stream.counted(read)
 
     def cooperative(*args: Any, **kwargs: Any) -> Any:
@@ -324,7 +324,7 @@ def _cooperative_read(
             args = (kwargs.pop(keyword), *args)
         return read(*args, **kwargs)
 
-    return cooperative, reads
+    return cooperative, None
 
 
 class CooperativeReader(Generic[_Data]):
@@ -382,10 +382,10 @@ class CooperativeReader(Generic[_Data]):
         self.read = self._take  # type: ignore[method-assign]
         if _is_file(fd) or not isinstance(fd, Iterable):
             self._chunk_size = _checked_size(_UNNAMED)
-            self._unclosed = [stream, reads, fd]
+            self._unclosed = [stream, reads or fd]
         else:
             self._items = _CooperativeIterator(fd, 'fd', stream)
-            self._unclosed = [reads, self._items]
+            self._unclosed = [self._items]
 
     def read(self, length: int | None = None) -> _Data:
         """Return the next chunk of the iterable, or exactly *length* bytes.

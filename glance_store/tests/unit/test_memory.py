@@ -94,6 +94,11 @@ class MemoryTestCase(base.TestCase):
             for _ in range(64):
                 yield from (bytes(CHUNK), OSError('again'))
 
+        def repeat(step: Callable[[], object]) -> None:
+            for _ in range(64):
+                with contextlib.suppress(OSError):
+                    step()
+
         size = 64 * CHUNK
         fp = test_names.Answering(*source())
         for step in (
@@ -103,14 +108,11 @@ class MemoryTestCase(base.TestCase):
                 size,
             ),
         ):
-
-            def gather() -> None:
-                for _ in range(64):
-                    with contextlib.suppress(OSError):
-                        step()
-
             # What was gathered before is never copied.
-            self.assertLess(peak(gather), size * 9 // 8 + 2 * CHUNK)
+            self.assertLess(
+                peak(functools.partial(repeat, step)),
+                size * 9 // 8 + 2 * CHUNK,
+            )
 
     def test_whole_chunks_are_not_copied(self) -> None:
         parts = [bytes(CHUNK), bytes(CHUNK)]

@@ -401,10 +401,20 @@ class TestOffload(base.HubTestCase):
             answers = list(run(file, reading(raw, file), script))
             self.assertEqual(wanted, answers, f'{make} {kind} {script}')
 
-    def test_keywords_are_those_of_the_file(self):
-        for storage in self.storage(), self.file(10, 10):
-            read = reading(raw, storage)
-            self.assertEqual([3, 7], [len(read(n=3)), len(read(n=None))])
+    def test_wrong_arguments(self):
+        """They are refused as by a file, also after an interruption."""
+        for interrupted in False, True:
+            storage = self.storage()
+            read = utils.CooperativeReader(storage).read
+            if interrupted:
+                self.interrupt(storage, 1, read, 3)
+            for args, names in (
+                *(((), {'n': 3}), ((None, 3), {}), ((3, 3), {})),
+                *((('3',), {}), ((3,), {'length': 3})),
+            ):
+                self.assertRaises(TypeError, read, *args, **names)
+            answers = [read(length=3), read(length=None), read(length=3)]
+            self.assertEqual([DATA[:3], DATA[3:], b''], answers)
 
     def test_error_comes_once(self):
         for moment, (name, error, raised) in itertools.product(
@@ -468,6 +478,15 @@ class TestOffload(base.HubTestCase):
             self.assertEqual(DATA[:3], reading.wait())
             reader.close()
             self.assertEqual(['read', 'closed'], storage.events, str(closer))
+        # A close that is interrupted closes nothing.
+        storage = self.storage()
+        reader = utils.CooperativeReader(storage)
+        self.interrupt(storage, 1, reader.read, 3)
+        storage.gate.clear()
+        self.interrupt(storage, 0, reader.close)
+        self.assertEqual(DATA[:3], reader.read(3))
+        reader.close()
+        self.assertEqual(['read', 'closed'], storage.events)
         storage = self.storage()
         reader = utils.CooperativeReader(storage)
         self.interrupt(storage, 0, reader.read, 3)
