@@ -62,7 +62,7 @@ def find(python: str) -> pathlib.Path:
     path = shutil.which(python)
     if path is None:
         raise Refusal('there is no such program')
-    command = [os.path.abspath(path), '-c', QUESTION, *PACKAGES]
+    command = [os.path.abspath(path), '-E', '-c', QUESTION, *PACKAGES]
     try:
         answer = subprocess.run(  # noqa: S603
             command, cwd='/', capture_output=True, text=True, check=True

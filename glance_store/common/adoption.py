@@ -32,6 +32,7 @@ from typing import NoReturn
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from glance_store.common import offload
 from glance_store.common import opts
 from glance_store.common import utils
 
@@ -96,7 +97,8 @@ def _cooperative(get: Any) -> Any:
     @functools.wraps(get)
     def cooperative_get(*args: Any, **kwargs: Any) -> Any:
         data = get(*args, **kwargs)
-        return data if isinstance(data, _Yielding | str) else _Data(data)
+        as_it_is = _Yielding | utils.CooperativeReader | str
+        return data if isinstance(data, as_it_is) else _Data(data)
 
     return cooperative_get
 
@@ -109,8 +111,9 @@ def _chunked_file(released: Any) -> Any:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            if cfg.CONF.glance_store.offload_file_reads:
-                self.fp = utils.CooperativeReader(self.fp)
+            # Its reads leave the yields to the iteration.
+            reads = offload.reads_of(self.fp, self.fp.read, lambda: None)
+            self.fp = reads or self.fp
 
         # Prefetched and copied images come this way, without get_data.
         def __iter__(self) -> Iterator[bytes]:
@@ -152,8 +155,14 @@ def adopt() -> None:
     Call it before Glance loads its application, and after eventlet patched
     the standard library.
 
-    :raises Refusal: if Glance lacks a name, or has it with another signature
+    :raises Refusal: if Glance lacks a name, or has it with another signature;
+        if an upgrade of glance_store replaced the helpers
     """
+    if not hasattr(utils, 'cooperation'):
+        # An upgrade replaces that module, and leaves this one.
+        raise Refusal(
+            f'{utils.__file__} is not ours: run glance-store-drop-in again'
+        )
     copies: Any = sys.modules.get('glance.common.utils')
     if getattr(copies, 'chunkreadable', None) is utils.chunkreadable:
         return

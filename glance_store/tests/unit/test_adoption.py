@@ -191,8 +191,9 @@ def get(data):
 adoption.adopt()
 sources = Data(), File()
 data, file = map(get, sources)
+ours = utils.CooperativeReader([])
 answers = [
-    get('text'),
+    [get('text'), get(ours) is ours],
     [next(data).decode(), file.read().decode()],
     [hasattr(data, 'read'), data.info, file.info],
 ]
@@ -202,7 +203,7 @@ print(json.dumps([*answers, [source.closed for source in sources]]))
 """)
         self.assertEqual(
             [
-                'text',
+                ['text', True],
                 ['a', 'c'],
                 [False, 'kept', 'kept'],
                 [True, True],
@@ -239,21 +240,27 @@ print(json.dumps([
         self.assertEqual([[[1] * 4, ['ab', 'cd', 'ef', 'g']]] * 5, found)
 
     def test_offloaded_reads(self):
-        """A ChunkedFile is read by the pool where its option is on."""
+        """A ChunkedFile is read by the pool where its option is on.
+
+        Each of its chunks, and its end, still has one yield.
+        """
         found = self.run_in_glance(
             """
+import logging
+logging.basicConfig(stream=(log := io.StringIO()), level=logging.DEBUG)
 adoption.adopt()
 answers = []
 for offload in False, True:
     cfg.CONF.set_override('offload_file_reads', offload, 'glance_store')
-    data = filesystem.ChunkedFile(sys.argv[1])
+    data = filesystem.ChunkedFile(sys.argv[1], chunk_size=4)
     answers.append(b''.join(location.ImageProxy(data).get_data()).decode())
     answers.append('eventlet.tpool' in sys.modules)
+    answers.append(log.getvalue().count(' yielded'))
 print(json.dumps(answers))
 """,
             'eventlet',
         )
-        self.assertEqual(['abcdefg', False, 'abcdefg', True], found)
+        self.assertEqual(['abcdefg', False, 3, 'abcdefg', True, 6], found)
 
     def test_log(self):
         """One line at INFO, when Glance has set up its log."""
@@ -321,6 +328,17 @@ print(json.dumps(answers))
             self.assertNotIn('\n', line)
             for word in [*words, 'Glance 28 to 33', 'glance_store 4.8 to 5.7']:
                 self.assertIn(word, line)
+
+    def test_helpers_that_an_upgrade_replaced(self):
+        found = self.run_in_glance("""
+del utils.cooperation  # as in the module of a release
+try:
+    adoption.adopt()
+except adoption.Refusal as exc:
+    print(json.dumps([str(exc), hasattr(copies.chunkiter, '__wrapped__')]))
+""")
+        self.assertIn('run glance-store-drop-in again', found[0])
+        self.assertFalse(found[1])
 
     def glance_api(self, *flags):
         module = ['-m', 'glance_store.common.adoption', '--help']
