@@ -188,8 +188,8 @@ def run_python(code: str, *args: str, **variables: str) -> Any:
     env = {
         name: value
         for name, value in os.environ.items()
-        # What coverage needs to measure a process of its own.
-        if name in kept or name.startswith('COVERAGE_')
+        # What coverage and mutmut need in a process of its own.
+        if name in kept or name.startswith(('COVERAGE_', 'MUTANT_'))
     }
     # eventlet warns of itself, and everything else on stderr is an error.
     env |= {'PYTHONPATH': ROOT, 'PYTHONWARNINGS': 'ignore', **variables}
