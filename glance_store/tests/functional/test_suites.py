@@ -16,7 +16,7 @@
 
 glance_store 4.8.2, 5.5.0 and 5.7.0 and Glance 33.0.0 are installed from their
 source distributions. Each test that fails on our helpers has to fail as
-released, too.
+released, too. The driver of the tutorial runs in each of these glance_stores.
 """
 
 import hashlib
@@ -32,6 +32,9 @@ from glance_store.tests.functional import base
 # stub that wants them in order, which they are not on a busy machine.
 ATTEMPTS = 3
 
+# Of the tutorial, with what it prints beside it.
+DRIVER = base.ROOT / 'doc/source/user/tutorial/driver/folder_driver.py'
+
 ADOPT = 'from glance_store.common import adoption; adoption.adopt()'
 
 
@@ -44,6 +47,16 @@ class TestSuites(base.TestCase):
 
     def test_glance_store_5_7_0(self):
         self.check('glance_store_5.7.0', 'glance_store/tests/unit', 800)
+
+    def test_driver_of_the_tutorial(self):
+        printed = DRIVER.with_suffix('.out').read_text()
+        for release in '4.8.2', '5.5.0', '5.7.0':
+            consumer = base.environment(f'glance_store_{release}')
+            with base.DropIn(consumer):
+                done = consumer.run(
+                    *('-W', 'ignore', str(DRIVER)), cwd=consumer.folder
+                )
+            self.assertEqual((printed, ''), (done.stdout, done.stderr))
 
     def test_glance_33(self):
         consumer = base.environment('glance_33_ours', 'glance_33')
