@@ -10,18 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""System-level utilities and helper functions.
+"""Stream images chunk by chunk, and let other green threads run meanwhile.
 
-Image stores stream through these: they cut a source into chunks, and let the
-other green threads of a service run between two chunks.
+A call on a cooperative stream yields to the hub, then fetches from its source
+and returns. During a yield, the stream holds no data of its source. So an
+interruption, such as an ``eventlet.Timeout`` or a kill, loses nothing. The
+next call goes on.
 
-Every call on a cooperative stream yields first, then fetches from its source,
-and returns at once. So a stream holds nothing of its source during a yield,
-and an interrupted yield (an ``eventlet.Timeout``, a kill) loses nothing: call
-again. ``glance_store.common.cooperation`` decides when a yield is due, and
-which stream goes next. On a thread without a hub, nothing yields.
+``glance_store.common.cooperation`` decides when a yield is due and which
+stream goes next. A thread without a hub never yields.
 
-A *file-like* has a ``read``. An *iterable* has none, and ``iter()`` takes it.
+A *file-like* has a ``read``. An *iterable* works with ``iter()`` and has no
+``read``.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +64,7 @@ class _SupportsRead(Protocol[_P, _T_co]):
 
 
 class _Unnamed(int):
-    """The size a caller did not name: shown as documented, told apart."""
+    """The default size, which differs from an equal size of the caller."""
 
 
 _UNNAMED = _Unnamed(65536)
@@ -75,10 +75,11 @@ _match_uuid = re.compile(
 
 
 def is_uuid_like(val: object) -> TypeGuard[str]:
-    """Tell whether a value is a UUID in its canonical form.
+    """Check whether a value is a UUID in canonical form.
 
-    That form is a ``str`` of 32 lower-case hexadecimal digits, in groups of
-    8, 4, 4, 4 and 12 joined by hyphens: ``str(uuid.UUID(...))`` gives it.
+    The canonical form is a ``str`` of 32 lower-case hexadecimal digits.
+    Hyphens join them in groups of 8, 4, 4, 4 and 12, as ``str(uuid.uuid4())``
+    shows.
 
     >>> is_uuid_like('b6dc0ed4-8b3f-4e4c-a9a5-3f4b3d7d4a1e')
     True
@@ -86,23 +87,23 @@ def is_uuid_like(val: object) -> TypeGuard[str]:
     False
 
     :param val: a value of any type
-    :returns: False for everything else: upper case, braces, a ``urn:uuid:``
-        in front, a ``uuid.UUID``
+    :returns: True for that form; False for upper case, braces, the prefix
+        ``urn:uuid:``, a ``uuid.UUID`` and everything else
     """
     return isinstance(val, str) and _match_uuid(val) is not None
 
 
 def get_hasher(hash_algo: object, usedforsecurity: bool = True) -> Any:
-    """Return a new hash object for the name of an algorithm.
+    """Make a hash object from the name of an algorithm.
 
     :param hash_algo: a name that :func:`hashlib.new` takes, or an object
         whose ``str()`` is one
-    :param usedforsecurity: False for a checksum, where FIPS mode has MD5
+    :param usedforsecurity: False for a checksum, so that FIPS mode admits MD5
     :raises ValueError: if there is no such algorithm
     """
     name = str(hash_algo)
     if name == 'md5':
-        # By this name the shipped tests replace it.
+        # The shipped tests replace hashlib.md5.
         return hashlib.md5(usedforsecurity=usedforsecurity)  # noqa: S324
     return hashlib.new(name, usedforsecurity=usedforsecurity)
 
@@ -112,16 +113,17 @@ def chunkiter(
 ) -> Iterator[_Data]:
     """Cut a file-like into chunks of one size.
 
-    Every chunk but the last holds exactly *chunk_size*, however short the
-    answers of ``fp.read`` are: a part of a multi-part upload stays whole when
-    a socket is slow.
+    Every chunk but the last holds exactly *chunk_size*, also where ``fp.read``
+    returns less. So the parts of a multi-part upload keep their size when a
+    socket is slow.
 
     >>> import io
     >>> list(chunkiter(io.BytesIO(b'abcdefgh'), 3))
     [b'abc', b'def', b'gh']
 
-    It is lazy, one chunk at a time, and makes no yield of its own. After an
-    exception of ``fp.read``, the next call goes on where it was.
+    The iterator reads one chunk at a time, and makes no yield of its own. An
+    exception of ``fp.read`` passes through, and the next call goes on from
+    there.
 
     :param fp: a file-like, binary or text; the caller closes it
     :param chunk_size: maximum size of a chunk in bytes (text: characters), at
@@ -131,8 +133,8 @@ def chunkiter(
         no integer; from ``next()``, if *fp* answers anything but data
     :raises ValueError: at the call, if *chunk_size* is below 1
     :raises BlockingIOError: from ``next()``, if ``fp.read`` answers None
-    :raises RuntimeError: from ``next()``, if another green thread is in the
-        middle of it, or ``fp.read`` raises ``StopIteration``
+    :raises RuntimeError: from ``next()``, if another green thread is inside
+        ``next()``, or ``fp.read`` raises ``StopIteration``
     """
     return _Chunks(fp, 'fp', chunk_size)
 
@@ -148,14 +150,15 @@ def chunkreadable(iter: _T, chunk_size: int = ...) -> _T: ...
 
 
 def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
-    """Cut a file-like into chunks of one size; return anything else as it is.
+    """Cut a file-like into chunks of one size; pass anything else through.
 
     >>> chunks = [b'a', b'b']
     >>> chunkreadable(chunks) is chunks
     True
 
-    :param iter: a file-like, for :func:`chunkiter`; or an iterable of chunks
-    :param chunk_size: maximum size of a chunk, as in :func:`chunkiter`
+    :param iter: a file-like, or an iterable of chunks
+    :param chunk_size: maximum size of a chunk of a file-like, as in
+        :func:`chunkiter`
     :returns: an iterator of chunks for a file-like, else the same object
     :raises TypeError, ValueError: as :func:`chunkiter` does
     """
@@ -180,7 +183,7 @@ class _Chunks(Iterator[_Data]):
         self._size = _checked_size(chunk_size)
         self._parameter = parameter
         read = _read_of(fp, parameter)
-        # The yields are left to the stream that may stand on this one.
+        # A cooperative stream over this iterator makes the yields.
         reads = offload.reads_of(fp, read, checkpoint=_do_nothing)
         fetch = read if reads is None else reads.fetch
         self._take = _ReadBuffer(fetch, f'{parameter}.read()').take
@@ -198,30 +201,29 @@ class _Chunks(Iterator[_Data]):
 
 
 def _do_nothing() -> None:
-    """Take the place of a checkpoint, or an end, that comes elsewhere."""
+    """Replace a checkpoint or a ``close`` that has nothing to do."""
 
 
 def cooperative_iter(iter: Iterable[_T]) -> '_CooperativeIterator[_T]':
-    """Iterate as before, and let other green threads run before each item.
+    """Iterate over any chunks, with a yield to the hub before each.
 
-    Several images that a service streams at once take turns, which prevents
-    starvation: no stream keeps the hub to itself. Each step yields if a yield
-    is due, then takes an item from *iter* and returns it unchanged.
+    Several images that a service streams at once take turns, so that none
+    starves the rest of the hub. Each step yields if a yield is due. Then it
+    returns the next item of *iter* unchanged.
 
     >>> list(cooperative_iter([b'abc', b'de']))
     [b'abc', b'de']
 
-    An exception of *iter* passes through. Where *iter* ends right after it
-    raised, as an interrupted generator does, the end is an error: a part of
-    an image never looks complete.
+    An exception of *iter* passes through. A generator that raised then ends,
+    and that end raises, too. So part of an image never looks complete.
 
     :param iter: an iterable of items of any type; wrap it once, since each
         wrapper yields
-    :returns: an iterator with a ``close()`` that closes *iter* where it has a
-        ``close``, as a WSGI server asks when a client goes away; idempotent
+    :returns: an iterator with an idempotent ``close()``, which closes *iter*
+        where it has a ``close``
     :raises TypeError: at the call, if *iter* is not iterable
-    :raises RuntimeError: from ``next()``, at an end that follows an exception
-        of *iter*
+    :raises RuntimeError: from ``next()``, if *iter* ends right after it raised
+    :raises ValueError: from ``next()``, if *iter* ends after ``close()``
     """
     return _CooperativeIterator(iter, 'iter', cooperation.stream_over(iter))
 
@@ -246,10 +248,10 @@ class _CooperativeIterator(Iterator[_T]):
         if counts:
             self._fetch = stream.counted(self._fetch, of_items=True)
         self._checkpoint = stream.checkpoint
-        # A reader of chunks ends where it has returned all that it gathered.
+        # A reader over chunks may still hold data when its source ends.
         self._end = stream.close if counts else _do_nothing
-        # What the source raised, until it gives an item again. Where the
-        # source is a stream of ours, its own source is what matters.
+        # The exception of the last fetch, if it raised. A stream of this
+        # module checks its own source.
         self._error: BaseException | None = None
         self._is_ours = isinstance(
             items, _CooperativeIterator | _Chunks | CooperativeReader
@@ -265,7 +267,7 @@ class _CooperativeIterator(Iterator[_T]):
             item = self._fetch()
         except StopIteration:
             self._end()
-            if not self._unclosed:  # maybe by another green thread, just now
+            if not self._unclosed:  # another green thread may have closed it
                 raise ValueError('the stream is closed') from None
             if error is None:
                 raise
@@ -283,10 +285,10 @@ class _CooperativeIterator(Iterator[_T]):
 
 
 def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
-    """Return ``fd.read``, with a yield to the hub before each call.
+    """Return the ``read`` of a file-like, with a yield before each call.
 
-    Several images that a service streams at once take turns, which prevents
-    starvation: no stream keeps the hub to itself.
+    Several images that a service streams at once take turns, so that none
+    starves the rest of the hub.
 
     >>> import io
     >>> read = cooperative_read(io.BytesIO(b'abcde'))
@@ -294,8 +296,8 @@ def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
     (b'abc', b'de', b'')
 
     :param fd: a file-like
-    :returns: a function that passes its arguments to ``fd.read``, and returns
-        or raises what ``fd.read`` does
+    :returns: a function with the arguments, answers and exceptions of
+        ``fd.read``
     :raises TypeError: at the call, if *fd* has no ``read``
     """
     return _cooperative_read(fd, cooperation.stream_over(fd))[0]
@@ -304,9 +306,9 @@ def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
 def _cooperative_read(
     fd: Any, stream: cooperation.Stream, keyword: str = ''
 ) -> tuple[Callable[..., Any], offload.Reads | None]:
-    """Return a cooperative ``fd.read``, and what offloads it if it is.
+    """Return a cooperative ``fd.read``, and its ``Reads`` if it is offloaded.
 
-    An offloaded read makes its checkpoint itself, after the pool answered. An
+    An offloaded read makes its own checkpoint, after the pool has answered. An
     argument named *keyword* is passed by position.
     """
     read = _read_of(fd, 'fd')
@@ -328,27 +330,30 @@ def _cooperative_read(
 
 
 class CooperativeReader(Generic[_Data]):
-    """Read or iterate an image, and let other green threads run meanwhile.
+    """Read or iterate an image, with a yield to the hub before each fetch.
 
-    When a service uploads or downloads more than one image, their streams
-    take turns at each chunk, which prevents starvation: all green threads are
-    scheduled, and none is active all the time.
+    Several uploads and downloads take turns. That prevents starvation: every
+    green thread that is ready runs between two turns.
 
     >>> reader = CooperativeReader(iter([b'abc', b'', b'defg']))
     >>> reader.read(2), reader.read(), reader.read(3), reader.read()
     (b'ab', b'c', b'def', b'g')
 
-    Reading and iterating draw on one position: nothing comes twice, nothing
-    is skipped. Iterating gives chunks. A file, which by itself iterates by
-    lines, and a file-like that is not iterable give chunks of ``[glance_store]
-    default_chunk_size``. Anything else gives the items of its own iteration.
+    Reading and iterating share one position, so every byte comes once.
 
-    Over an iterable, memory holds two chunks and the bytes that a read asked
-    for, at most.
+    A file iterates by chunks of ``[glance_store] default_chunk_size``, and not
+    by lines. So does a file-like that is not iterable. Every other source
+    gives the items of its own iteration.
 
-    :param fd: a file-like; or an iterable of ``bytes``, ``bytearray`` or
-        ``memoryview``, which may reuse one buffer, or of ``str``
+    Over an iterable, the reader holds at most two chunks and the bytes of one
+    read in memory.
+
+    :param fd: a file-like, or an iterable of chunks: all ``str``, or each
+        ``bytes``, ``bytearray`` or ``memoryview``; it may reuse one buffer
     :raises TypeError: at the call, if *fd* is neither
+    :raises BlockingIOError: from ``next()``, if ``fd.read`` answers None
+    :raises RuntimeError: if *fd* ends right after it raised, as in
+        :func:`cooperative_iter`
     """
 
     @overload
@@ -363,9 +368,9 @@ class CooperativeReader(Generic[_Data]):
     def __init__(self, fd: Any) -> None:
         self.fd = fd
         self._take: Callable[..., _Data]
-        # Of a file, the bytes that one step of an iteration reads.
+        # The size of a read when a file is iterated.
         self._chunk_size: int | None = None
-        # The iteration of a file-like that is no file.
+        # The iteration of a file-like that iterates by itself.
         self._items: Iterator[Any] | None = None
         self._unclosed: list[Any] = [fd]
         stream = cooperation.stream_over(fd)
@@ -388,22 +393,23 @@ class CooperativeReader(Generic[_Data]):
             self._unclosed = [self._items]
 
     def read(self, length: int | None = None) -> _Data:
-        """Return the next chunk of the iterable, or exactly *length* bytes.
+        """Read exactly *length* bytes, or one chunk of an iterable.
 
-        Over a file-like, :func:`cooperative_read` of it takes the place of
-        this method when the reader is made. What follows is for an iterable.
+        The reader of a file-like replaces this method by
+        :func:`cooperative_read` of the file-like. Over an iterable, the
+        following holds.
 
-        :param length: bytes to return; None for the next chunk that is not
-            empty, or what is left of one begun; -1 for all that is left
-        :returns: ``bytes`` (over text ``str``): fewer than *length* at the
-            end only, and empty at EOF only
-        :raises TypeError: if *length* is no integer; and, from then on, at a
-            chunk that is no data, or text among bytes
-        :raises RuntimeError: if another green thread is in the middle of a
-            read; nothing is taken then
+        :param length: number of bytes; None for the rest of a chunk, or else
+            the next chunk with data; -1 for the whole rest
+        :returns: ``bytes``, or ``str`` over text; shorter than *length* only
+            at the end, and empty only at EOF or for a *length* of 0
+        :raises TypeError: if *length* is no integer; if a chunk is neither
+            bytes nor text, or differs in kind, and again at each later fetch
+        :raises RuntimeError: if another green thread is inside a read; this
+            call then takes nothing
         :raises ValueError: after :meth:`close`
         """
-        if hasattr(self.fd, 'read'):  # it was called by way of the class
+        if hasattr(self.fd, 'read'):  # called as CooperativeReader.read(self)
             return self._take() if length is None else self._take(length)
         if length is not None:
             length = _integer(length, 'length')
@@ -440,7 +446,7 @@ def _is_file(fd: Any) -> bool:
 
 
 def _is_filled(chunk: Any) -> bool:
-    """Tell an empty chunk from others, and from what is to be refused."""
+    """Tell whether a chunk has data, or is of a type to refuse."""
     return not isinstance(chunk, buffers.DATA) or len(chunk) > 0
 
 
@@ -458,7 +464,7 @@ def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
 
 
 def _unwanted_end(parameter: str) -> RuntimeError:
-    # In an iterator it would be a clean end, and the image would look whole.
+    # A StopIteration from next() would look like the end of the image.
     return RuntimeError(f'{parameter}.read raised StopIteration')
 
 
@@ -467,7 +473,7 @@ def _nothing_yet(parameter: str) -> BlockingIOError:
 
 
 def _close_all(sources: list[Any]) -> None:
-    """Close each, even after one that raises; those that raise stay."""
+    """Close each source; keep those that raise, and raise the last error."""
     left = []
     error = None
     while sources:
