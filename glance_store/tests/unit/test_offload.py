@@ -481,9 +481,9 @@ class TestOffload(base.HubTestCase):
         # A close that is interrupted closes nothing.
         storage = self.storage()
         reader = utils.CooperativeReader(storage)
-        self.interrupt(storage, 1, reader.read, 3)
-        storage.gate.clear()
-        self.interrupt(storage, 0, reader.close)
+        eventlet.kill(self.begin(storage, reader.read, 3))
+        eventlet.kill(self.begin(storage, reader.close, in_pool=False))
+        storage.gate.set()
         self.assertEqual(DATA[:3], reader.read(3))
         reader.close()
         self.assertEqual(['read', 'closed'], storage.events)
