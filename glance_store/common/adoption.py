@@ -38,7 +38,7 @@ from glance_store.common import utils
 
 LOG = logging.getLogger(__name__)
 
-# What is replaced where, with its signature in the known releases.
+# The names to replace, with their signatures in the known releases.
 KNOWN = 'known are Glance 28 to 33 with glance_store 4.8 to 5.7'
 COPIES = [
     'glance.common.utils:chunkiter(fp, chunk_size=65536)',
@@ -56,14 +56,14 @@ COPIES_ON_EVENTLET = [
     'chunk_size=4096, partial_length=None)',
 ]
 
-# For a new interpreter: glance.cmd.api has eventlet patch the standard
-# library, which must come before the first import of glance_store.
+# A program for a new interpreter. There, glance.cmd.api patches the standard
+# library by eventlet before the first import of glance_store.
 PROGRAM = """import sys; del sys.argv[0]; import glance.cmd.api; \
 from glance_store.common import adoption; adoption.serve()"""
 
 
 class Refusal(RuntimeError):
-    """The reason why a Glance stays as it was released."""
+    """The reason for which a Glance stays as released."""
 
 
 class _Yielding:
@@ -111,11 +111,11 @@ def _chunked_file(released: Any) -> Any:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            # Its reads leave the yields to the iteration.
+            # The iteration makes the yields, and the reads make none.
             reads = offload.reads_of(self.fp, self.fp.read, lambda: None)
             self.fp = reads or self.fp
 
-        # Prefetched and copied images come this way, without get_data.
+        # Glance iterates prefetched and copied images without get_data.
         def __iter__(self) -> Iterator[bytes]:
             return utils.cooperative_iter(super().__iter__())
 
@@ -123,7 +123,10 @@ def _chunked_file(released: Any) -> Any:
 
 
 def _logged(load_paste_app: Any) -> Any:
-    """Return *load_paste_app*, which Glance calls once its log is set up."""
+    """Return *load_paste_app*, with a line in the log at its call.
+
+    Glance calls it when the log is ready.
+    """
 
     @functools.wraps(load_paste_app)
     def load(*args: Any, **kwargs: Any) -> Any:
@@ -138,7 +141,8 @@ def _logged(load_paste_app: Any) -> Any:
     return load
 
 
-# Made from what was released. All else is replaced by its namesake in utils.
+# The names that wrap the released object. A namesake in utils replaces all
+# others.
 MADE: dict[str, Callable[[Any], Any]] = {
     'ChunkedFile': _chunked_file,
     # Glance streams a cached image through this alone.
@@ -152,8 +156,8 @@ MADE: dict[str, Callable[[Any], Any]] = {
 def adopt() -> None:
     """Replace Glance's copies of the helpers, all or none; idempotent.
 
-    Call it before Glance loads its application, and after eventlet patched
-    the standard library.
+    The call belongs after ``eventlet.monkey_patch()``, and before Glance loads
+    its application.
 
     :raises Refusal: if Glance lacks a name, or has it with another signature;
         if an upgrade of glance_store replaced the helpers
@@ -194,7 +198,7 @@ def _is_on_eventlet() -> bool:
 
 
 def serve() -> NoReturn:
-    """Adopt, then run what ``glance-api`` would."""
+    """Adopt, then run ``glance-api``."""
     try:
         adopt()
     except Refusal as exc:
@@ -206,7 +210,7 @@ def main() -> NoReturn:
     """Become a ``glance-api`` that adopts, with the same arguments."""
     given = sys.orig_argv
     flags = given[1 : given.index('-m')] if '-m' in given else []
-    # Its name decides which configuration files Glance finds.
+    # Glance finds its configuration files by the name of the script.
     script = os.path.join(sysconfig.get_path('scripts'), 'glance-api')
     command = [sys.executable, *flags, '-P', '-c', PROGRAM, script]
     os.execv(sys.executable, [*command, *sys.argv[1:]])  # noqa: S606

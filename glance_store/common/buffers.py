@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The buffer behind each call that gathers bytes before it returns."""
+"""The buffer of each call that gathers bytes before it returns."""
 
 from collections.abc import Callable
 import io
@@ -18,27 +18,27 @@ from typing import Any
 
 DATA = (bytes, bytearray, memoryview, str)
 
-# Room for so many bytes is made at once. A buffer that grows step by step
-# often comes to new pages of memory, which cost ten times the copying.
+# The most bytes of room that a buffer takes in advance. Growth step by step
+# often touches new pages of memory, which cost ten times the copying.
 _MOST_ROOM = 16 * 1024 * 1024
 
-# What a call gathers from chunks of any size, bytes or text. Wanted: take
-# exactly n bytes, over as many chunks as that needs; take what is left of a
-# chunk; go on, after an exception of the source, where it was raised.
-# Promised: n bytes cost O(n), however large the chunks are and however many;
-# gathering n bytes holds those and one chunk; a chunk that is asked for whole
-# is handed through. Plan: a begun chunk stays whole, with an offset that tells
-# how much is gone; what is gathered grows in place in an ``io`` buffer, which
-# outlives the call.
+# A call takes exactly n bytes over any number of chunks, or the rest of one
+# chunk. After an exception of the source, the next call goes on from there.
+#
+# To take n bytes costs O(n), for any size and number of chunks. It holds those
+# n bytes and one chunk in memory. A whole chunk passes through uncopied.
+#
+# A begun chunk stays whole, and an offset marks the part that is left. The
+# gathered bytes grow in an ``io`` buffer, which outlives the call.
 
 
 class Buffer:
     """Exact reads over chunks of any size, for one caller at a time.
 
-    :param fetch: a function of the number of missing bytes (or None, for any
-        number), which returns a chunk of any size, or an empty one at EOF
-    :param source: what errors call the origin of the chunks
-    :param kind: bytes or str; None to learn it from the first chunk
+    :param fetch: a function that returns a chunk of any size, empty at EOF;
+        its argument is the number of missing bytes, or None
+    :param source: the name of the chunks in errors
+    :param kind: bytes or str; None to take it from the first chunk
     """
 
     __slots__ = (
@@ -61,17 +61,17 @@ class Buffer:
         self._source = source
         self._kind = kind
         self._busy = False
-        # What is left of a chunk begins at the offset; None for nothing.
+        # A chunk of which the part from the offset on is left, or None.
         self._rest: Any = None
         self._at = 0
-        # What a call has gathered so far; None where no call was interrupted.
+        # The bytes that a call has gathered; None unless one was interrupted.
         self._gathered: Any = None
 
     def take(self, size: int | None) -> Any:
         """Remove exactly *size* bytes, fewer at EOF only.
 
-        For None it is what was gathered, the rest of a chunk, or the next
-        chunk: the first of these that there is.
+        None removes the gathered bytes if there are some, else the rest of a
+        chunk, else the next chunk.
         """
         if self._busy:
             raise RuntimeError(f'{self._source}: another read is under way')
@@ -88,11 +88,11 @@ class Buffer:
             self._busy = False
 
     def may_hold(self) -> bool:
-        """Tell whether a call may be answered without a fetch."""
+        """Tell whether the next call may need no fetch."""
         return self._rest is not None or self._gathered is not None
 
     def checked(self, item: Any) -> Any:
-        """Return *item* as bytes or str; refuse anything else for good."""
+        """Return *item* as bytes or str; refuse any other, now and later."""
         chunk = item
         if isinstance(item, bytearray | memoryview):
             chunk = bytes(item)  # the source may reuse its buffer
@@ -103,7 +103,7 @@ class Buffer:
             if self._kind in (None, kind):
                 self._kind = kind
                 return chunk
-        # A later call must not pass over a part of an image.
+        # A later call that skipped the item would lose a part of the image.
         self._fetch = lambda _: item
         wanted = self._kind.__name__ if self._kind else 'bytes or str'
         raise TypeError(
@@ -113,8 +113,7 @@ class Buffer:
     def _gather(self, size: int | None) -> Any:
         gathered = self._gathered
         if size is None or size < gathered.tell():
-            # An exception in a fetch ended a longer call: no other rest of a
-            # chunk is left then.
+            # A fetch of a longer call raised, so the rest of a chunk is None.
             gathered.truncate()
             self._rest, self._at = gathered.getvalue(), 0
             self._gathered = None

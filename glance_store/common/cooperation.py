@@ -12,8 +12,8 @@
 
 """Where a stream yields, when, which stream goes next, and the trace.
 
-Everything that differs between green threads and native ones is here.
-eventlet is used where the program has imported it, and never imported.
+This module tells green threads from native ones. It uses eventlet where
+the program has imported it, and works without it.
 """
 
 import collections
@@ -35,8 +35,8 @@ LOG = logging.getLogger(__name__)
 P = ParamSpec('P')
 T = TypeVar('T')
 
-# With many streams on a hub, each still runs this long, in seconds. A slice
-# much shorter than the work of another green thread would starve the streams.
+# The shortest slice in seconds, for many streams on a hub. A slice far below
+# the work of another green thread would starve the streams.
 LEAST_SLICE = 0.001
 
 opts.register_opts(cfg.CONF)
@@ -49,52 +49,56 @@ _hubs: Any = None
 def current_hub() -> Any:
     """Return the hub of the calling native thread, None where it has none.
 
-    eventlet offers ``get_hub()`` only, which makes a hub, and with it an
-    epoll descriptor that stays open until the thread ends. The thread-local
-    read here is the one private part of eventlet that this module uses. Its
-    ``__dict__`` answers ten times faster than an attribute that is missing.
+    ``eventlet.hubs.get_hub()`` would make a hub. Its epoll descriptor stays
+    open until the thread ends. So this function reads the thread-local of
+    eventlet, which is private. The ``__dict__`` answers ten times faster than
+    an attribute that is missing.
     """
     global _hubs
     if _hubs is None:
-        # It has no thread-local yet while eventlet is being imported.
+        # The thread-local is missing while eventlet is being imported.
         module = sys.modules.get('eventlet.hubs')
         _hubs = getattr(module, '_threadlocal', None)
     return None if _hubs is None else _hubs.__dict__.get('hub')
 
 
-# The streams of one hub that wait to go on. Wanted: join at the end; let the
-# first one go, once in each round of the hub; leave from anywhere, when a
-# yield is interrupted. Promised: a round runs one stream, so that everything
-# else on the hub waits for one slice at most, whatever the number of streams.
-# To join and to go costs O(1), and an interrupted yield a look along the
-# queue. Plan: a deque of green threads, and a timer of 0 seconds whose
-# callback switches to the first. A hub runs a timer that was set in a callback
-# in its next round, after a look at its sockets. So the timer is set again at
-# the end of a slice: set before it, the timer would come ahead of those that
-# fell due meanwhile. An exception may come between any two steps. So a stream
-# leaves in any case, and each that joins makes sure of the timer.
+# The streams of one hub that wait for their yield to end.
+#
+# A stream joins at the end of the queue. Each round of the hub lets in the
+# first one. So everything else on the hub waits for one slice at most, for any
+# number of streams. Both steps cost O(1). An interrupted yield leaves from
+# anywhere in the queue, which costs O(n).
+#
+# The queue is a deque of green threads. A timer of 0 seconds switches to the
+# first of them. A hub runs a timer that a callback sets in its next round,
+# after a look at its sockets. So the queue sets the timer again when a slice
+# ends. An earlier timer would overtake the timers that fell due in the slice.
+#
+# An exception may arrive between any two steps. So a stream always removes its
+# entry, and each stream that joins ensures the timer.
 
 
 class Queue:
-    """The streams of one hub that wait, and until when the others may run."""
+    """The waiting streams of one hub, and the deadline of the others."""
 
     __slots__ = ('_hub', '_loop', '_spare', '_timer', '_waiting', 'deadline')
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
         self._waiting: collections.deque[Any] = collections.deque()
-        # The timer that was set last, and the one before it. They take turns:
-        # a new timer for each yield would cost an eighth of it.
+        # The last timer and the one before it, in turns. A new timer for each
+        # yield would cost an eighth of the yield.
         self._timer: Any = None
         self._spare: Any = None
-        # The green thread of the hub that had the timer last. hub.abort()
-        # ends that green thread, and drops all timers.
+        # The green thread of the hub when the timer was set. hub.abort() ends
+        # that green thread and drops all timers.
         self._loop: Any = None
-        # Streams with an interval run on until then, by time.monotonic().
+        # Streams with an interval skip their yields until this moment of
+        # time.monotonic().
         self.deadline = 0.0
 
     def wait(self, green_thread: Any, interval: float) -> None:
-        """Let the hub run everything else, and return in turn."""
+        """Let the hub run everything else, and return in queue order."""
         try:
             try:
                 self._waiting.append(green_thread)
@@ -103,7 +107,7 @@ class Queue:
             finally:
                 self._leave(green_thread)
         except BaseException:
-            self._leave(green_thread)  # again: it may have come before that
+            self._leave(green_thread)  # the finally may not have begun
             raise
         if let_in:
             self.deadline = interval and self._end_of_slice(interval)
@@ -128,7 +132,7 @@ class Queue:
         if spare is None:
             spare = self._hub.schedule_call_global(0, self._let_in_one)
         else:
-            # Once called, a timer has lost its function.
+            # A timer drops its function when it is called.
             spare.tpl = self._let_in_one, (), {}
             self._hub.add_timer(spare)
         self._timer, self._spare = spare, timer
@@ -144,12 +148,12 @@ class Queue:
                 if waiting and self._timer.called:
                     self._ensure_timer()
         except BaseException:
-            self._ensure_timer()  # again: it may have come before that
+            self._ensure_timer()  # the finally may not have begun
             raise
 
 
 class Stream:
-    """What one source needs to yield; reads the options when it is made."""
+    """The yields over one source, by the options of the moment it is made."""
 
     __slots__ = ('_interrupted', '_interval')
 
@@ -161,11 +165,11 @@ class Stream:
     def checkpoint(self) -> bool:
         """Yield if a yield is due, and tell whether it was.
 
-        What interrupts the yield is raised, and the yield counts as made: the
-        next checkpoint returns at once, so that a caller whose every wait
-        times out still gets on.
+        An interrupted yield raises, and counts as made. The next checkpoint
+        then returns at once. So a caller makes progress even where each of
+        its waits times out.
         """
-        # current_hub() written out: it is called for every chunk.
+        # This is current_hub() inline, since it runs for every chunk.
         if _hubs is None and 'eventlet.hubs' not in sys.modules:
             return False
         hub = current_hub() if _hubs is None else _hubs.__dict__.get('hub')
@@ -183,7 +187,7 @@ class Stream:
         loop = hub.greenlet
         green_thread = loop.getcurrent()
         if green_thread is loop:
-            return False  # the hub itself has nothing to yield to
+            return False  # the hub cannot yield to itself
         try:
             queue.wait(green_thread, self._interval)
         except BaseException:
@@ -194,7 +198,7 @@ class Stream:
     def counted(
         self, fetch: Callable[P, T], of_items: bool = False
     ) -> Callable[P, T]:
-        """Return *fetch*, or what tells the trace about its answers."""
+        """Return *fetch*, or a wrapper that counts its answers."""
         return fetch
 
     def close(self) -> None:
@@ -227,7 +231,7 @@ class TracedStream(Stream):
             if current_hub() is None:
                 self._log('runs on a thread without a hub, never yields')
         left = time.monotonic()
-        yielded = True  # as it is where the yield is interrupted
+        yielded = True  # also where the yield is interrupted
         try:
             yielded = super().checkpoint()
         finally:
@@ -284,19 +288,19 @@ def stream_over(source: object) -> Stream:
 
 
 def name_of(source: Any) -> str:
-    """Return how the log names *source*: its type, and the name of a file.
+    """Return the name of *source* in the log: its type, and its file name.
 
-    The name is quoted and cut. A URL keeps its scheme, host and path only.
+    The file name is quoted and cut. A URL keeps its scheme, host and path.
     """
     kind = type(source).__name__[:200]
     try:
         name = os.fsdecode(source.name)
-    except Exception:  # no name, or a descriptor, or not a name at all
+    except Exception:  # the name is missing, or no text
         return kind
     if '://' in name:
         scheme, _, rest = name.partition('://')
         shown = re.split('[?#]', rest)[0]
         if '@' in rest[len(shown) :]:
-            shown = ''  # it may be a part of a password
+            shown = ''  # the path may be a part of a password
         name = f'{scheme}://{shown.rpartition("@")[2]}'
     return f'{kind} {name[:200]!r}'

@@ -12,7 +12,7 @@
 
 """The WSGI application of a Glance that streams through the helpers.
 
-A WSGI server is given this module, or its ``application``, in the place of
+A WSGI server loads this module, or its ``application``, in place of
 ``glance.wsgi.api``.
 """
 
@@ -31,5 +31,5 @@ def _application() -> Any:
     return importlib.import_module('glance.wsgi.api').application
 
 
-# uWSGI looks for it in the dictionary of the module.
+# uWSGI looks for this name in the dictionary of the module.
 application = _application()

@@ -10,11 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Reads that would wait for storage, made in eventlet's thread pool.
+"""Reads of slow storage, made in eventlet's thread pool.
 
-A regular file always counts as ready, so that slow storage stops a hub. Here
-a thread of the pool waits for the storage, and one green thread for that. A
-read that the page cache can answer is made in place.
+A regular file always counts as ready, so a read of slow storage stops a hub.
+Here, a native thread of the pool waits for the storage, and one green thread
+waits for the pool. Cached data are read in place.
 """
 
 from collections.abc import Callable
@@ -33,20 +33,20 @@ from glance_store.common import buffers
 from glance_store.common import pagecache
 from glance_store.common import pool
 
-# The size of a read without one; the rest of it is still above half.
+# The size of a read to EOF. A remainder of it still exceeds _ALL // 2.
 _ALL = sys.maxsize
 
 
 def reads_of(
     fd: Any, read: Callable[..., Any], checkpoint: Callable[[], object]
 ) -> 'Reads | None':
-    """Return what offloads the reads of *fd*, None where that is not wanted.
+    """Return the ``Reads`` of a regular file, if the option is on, else None.
 
     Sockets, pipes and eventlet's own files need the hub of their thread.
     """
     if not cfg.CONF.glance_store.offload_file_reads or not _is_regular(fd):
         return None
-    pool.answers_here()  # the first stream makes it, in 12 to 45 ms
+    pool.answers_here()  # the first stream makes the pool, in 12 to 45 ms
     return Reads(fd, read, checkpoint)
 
 
@@ -71,9 +71,9 @@ class Reads:
         self._checkpoint = checkpoint
         self._is_cached = pagecache.PageCache(fd).holds
         self._kind = str if hasattr(fd, 'buffer') else bytes
-        # The read under way; it keeps its answer until fetch() returns that.
+        # The pending read. It keeps its answer until fetch() returns it.
         self._job: pool.Job | None = None
-        # From a read in the pool on, until all that it gave is returned.
+        # The answers of the pool, until a caller has all of them.
         self._buffer: buffers.Buffer | None = None
 
     def read(self, length: int | None = None) -> Any:
@@ -98,7 +98,10 @@ class Reads:
         return answer
 
     def fetch(self, size: int) -> Any:
-        """Read in the pool what would wait; the checkpoint comes after it."""
+        """Read in place or in the pool, with one checkpoint.
+
+        A read in the pool comes before its checkpoint.
+        """
         if self._job is None:
             if self._goes_in_place(size):
                 self._checkpoint()
@@ -113,7 +116,7 @@ class Reads:
         return job.answer()
 
     def close(self) -> None:
-        """Wait for the read under way, and close the file."""
+        """Wait for the pending read, and close the file."""
         if self._job is not None and not self._job.is_lost():
             self._job.wait()
         self._job = self._buffer = None
@@ -123,7 +126,7 @@ class Reads:
         self._job = pool.Job(self._read, _size_passed(size))
 
     def _goes_in_place(self, size: int) -> bool:
-        """Tell whether the page cache can answer, or the pool cannot."""
+        """Tell whether the data are cached, or the pool cannot answer here."""
         return self._is_cached(size) or not pool.answers_here()
 
 

@@ -12,8 +12,8 @@
 
 """The options of group ``[glance_store]``.
 
-Streams read them from ``cfg.CONF`` when they are made, so a change (they are
-mutable) is seen by the next stream and by none that is already under way.
+A stream reads the options from ``cfg.CONF`` when it is made. All of them are
+mutable, and a change applies to later streams.
 """
 
 from collections.abc import Sequence

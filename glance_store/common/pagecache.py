@@ -16,45 +16,47 @@ import os
 import sys
 from typing import Any
 
-# One question is about this many bytes, at most.
+# The longest range of one question, in bytes.
 _WINDOW = 8 * 1024 * 1024
 
-# A read of more has no size, or one of its own making.
+# A longer read is a read to EOF.
 _MOST = sys.maxsize // 2
 
-# The position is looked at again after so many bytes, or four reads.
+# The position is checked after this many bytes or four reads, if more.
 _STRIDE = 256 * 1024
 
-# What a page cache is asked for, where it can be asked without a wait. Wanted:
-# tell before each read whether it would wait. Promised: a no where storage
-# would have to be waited for, save for pages that are dropped in the middle of
-# a range; next to no time where all is cached. Plan: ask for the last byte of
-# a range, and trust the range while the position stays within it. Each yes
-# makes the next range twice as long, each no starts anew. The kernel reads a
-# page that it is asked for in vain, so that the last page of a range may be
-# there by an earlier question. So the first page is asked for as well, unless
-# the range before ended there.
+# Each read is preceded by a question: would the read wait for storage? The
+# answer costs next to nothing where all pages are cached. It is wrong where a
+# page in the middle of a range was evicted.
+#
+# A question asks for the last byte of a range. The range then holds while the
+# position stays inside it. After a yes, the next range is twice as long. After
+# a no, it is one read long.
+#
+# A question for a missing page makes the kernel read that page. So the last
+# page of a range may be cached by an earlier question. Hence a question also
+# asks for the first page, unless the range before ended there.
 
 
 class PageCache:
-    """What the page cache holds of one file, ahead of its position.
+    """The page cache of one file, ahead of the position.
 
-    :param fd: a regular file with ``fileno`` and ``tell``; a text file, whose
-        position is no number of bytes, is never said to be cached
+    :param fd: a regular file with ``fileno`` and ``tell``; a text file never
+        counts as cached, since its position is no number of bytes
     """
 
     def __init__(self, fd: Any) -> None:
         self._fd = fd
-        # The range of the last yes, and what is left of it until the position
-        # is looked at again.
+        # The range of the last yes, and the bytes until the next check of the
+        # position.
         self._known = range(0)
         self._trusted = 0
-        # The size of the file, when it was last needed.
+        # The size of the file at the last look.
         self._end = 0
         self._can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
 
     def holds(self, size: int) -> bool:
-        """Tell whether the next *size* bytes can be read at once: a hint."""
+        """Tell whether a read of *size* bytes would probably not wait."""
         if size > self._trusted:
             if not self._can_ask or size > _MOST:
                 return False
@@ -70,7 +72,7 @@ class PageCache:
         return True
 
     def _ask(self, first: int, size: int) -> range:
-        """Return a range that begins at *first* and is cached, or is empty."""
+        """Return a cached range from *first* on, or an empty range."""
         known = self._known
         longest = max(size, min(2 * len(known), _WINDOW))
         descriptor = self._fd.fileno()

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Calls in eventlet's thread pool that a caller may stop to wait for."""
+"""Calls in eventlet's thread pool that outlive an interrupted wait."""
 
 from collections.abc import Callable
 import importlib
@@ -32,11 +32,11 @@ os.register_at_fork(after_in_child=_lose_pool)
 
 
 def answers_here() -> bool:
-    """Tell whether the pool can answer the caller; make it for the first.
+    """Tell whether the pool can answer the caller; the first call makes it.
 
-    A process has one pool. It answers the hub that was the first to use it,
-    which only the private ``_coro`` tells, and its threads end with a fork.
-    The green thread of a hub can wait for nothing.
+    A process has one pool. The pool answers the hub that used it first, which
+    the private ``_coro`` names. The threads of the pool end with a fork. The
+    green thread of a hub cannot wait.
     """
     hub = cooperation.current_hub()
     if hub is None or hub.greenlet.getcurrent() is hub.greenlet or _lost:
@@ -47,14 +47,14 @@ def answers_here() -> bool:
 
 
 class Job:
-    """One call in the pool, which goes on when its caller stops waiting."""
+    """One call in the pool, which outlives an interrupted wait."""
 
     def __init__(self, call: Callable[[int], Any], size: int) -> None:
         self._call = call
         self._size = size
         self._process = os.getpid()
         self._outcome: tuple[Any, BaseException | None] | None = None
-        # Native, monkey-patched or not.
+        # A native lock, also after eventlet.monkey_patch().
         patcher = sys.modules['eventlet.patcher']
         self._lock = patcher.original('threading').Lock()
         execute = sys.modules['eventlet.tpool'].execute
@@ -67,16 +67,16 @@ class Job:
     def wait(self) -> None:
         """Wait for the call to end; the wait may be interrupted.
 
-        A thread that the pool cannot answer waits natively, or makes the call
-        itself where the pool has yet to begin.
+        Where the pool cannot answer, the native thread waits. It makes the
+        call itself if the pool has not begun.
         """
         if not answers_here():
             self._run()
-        while self._outcome is None:  # a switch from elsewhere ends a wait
+        while self._outcome is None:  # another switch may end one wait
             self._waiter.wait()
 
     def answer(self) -> Any:
-        """Return or raise what the call did, once it has ended."""
+        """Return the answer of the ended call, or raise its exception."""
         answer, error = self._outcome or (None, None)
         if error is not None:
             raise error
