@@ -258,13 +258,10 @@ def enumerated(items: Iterable[object]) -> str:
 def track(items: Sequence[T], label: str) -> Iterable[T]:
     """Give the items, and draw a bar between two of them on a terminal."""
     terminal = console.Console(stderr=True)
+    if not terminal.is_terminal:
+        return items  # rich before 14.3 would print an empty line
     return progress.track(
-        items,
-        label,
-        console=terminal,
-        transient=True,
-        auto_refresh=False,
-        disable=not terminal.is_terminal,
+        items, label, console=terminal, transient=True, auto_refresh=False
     )
 
 
