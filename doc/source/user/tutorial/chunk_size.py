@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""How much is read while everything else on the hub waits."""
+"""Print how many bytes are read while everything else on the hub waits."""
 
 import io
 
@@ -23,7 +23,7 @@ IMAGE = bytes(4 * 1024 * KIB)
 
 
 class Others:
-    """Everything else on the hub, and for how many bytes it had to wait."""
+    """Everything else on the hub, with the bytes that it waits for."""
 
     def __init__(self):
         self.bytes = self.most = 0

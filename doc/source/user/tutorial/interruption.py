@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is left of a download that a timeout interrupts."""
+"""Interrupt two downloads by a timeout, and count the chunks of each."""
 
 import io
 
@@ -26,7 +26,7 @@ def returns_a_reader(file):
 
 
 def is_a_generator(file):
-    yield from utils.CooperativeReader(file)  # wrong: see below
+    yield from utils.CooperativeReader(file)  # wrong: it ends early
 
 
 def download(image):

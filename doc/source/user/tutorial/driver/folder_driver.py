@@ -99,8 +99,8 @@ class Store(driver.Store):
         if verifier:
             sinks.append(verifier.update)
         with contextlib.ExitStack() as undo:
-            undo.callback(os.unlink, path)
             with open(path, 'wb') as file:
+                undo.callback(os.unlink, path)
                 sinks.append(file.write)
                 for chunk in utils.chunkreadable(
                     image_file, self.WRITE_CHUNKSIZE
@@ -108,12 +108,12 @@ class Store(driver.Store):
                     for sink in sinks:
                         sink(chunk)
                 written = file.tell()
-            undo.pop_all()  # the image is whole, and stays
+            undo.pop_all()  # the image is complete, and stays
         return written, checksum.hexdigest(), multihash.hexdigest()
 
     @capabilities.check
     def delete(self, location, context=None):
-        self.get_size(location)  # raises where there is none
+        self.get_size(location)  # raises NotFound
         os.unlink(location.store_location.path)
 
 
