@@ -14,19 +14,16 @@
 
 import argparse
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 import functools
 import json
-from multiprocessing.connection import Connection
 from multiprocessing.pool import ThreadPool
-import operator
 import re
 import signal
-import statistics
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from requests import adapters
@@ -47,35 +44,29 @@ HINT = """
 A service stalls under load only. Have clients download images meanwhile, or
 add --download IMAGE_URL."""
 
-CONTENT = operator.attrgetter('content')
-
 clock = time.monotonic
 
-
-class Answer(NamedTuple):
-    """When a request was due, its wait from then, and why it failed."""
-
-    due: float
-    wait: float
-    failure: str
+# When a request was due, its wait from then, and why it failed.
+Answer = tuple[float, float, str]
 
 
 def shown(url: str) -> str:
     """Return an address without user, password, query and fragment."""
-    return re.sub('//[^/?#]*@', '//', re.split('[?#]', url)[0])
+    return re.sub('(?<=//)[^/?#]*@|[?#].*', '', url)
 
 
 def session_of(headers: dict[str, str]) -> requests.Session:
     session = requests.Session()
     session.headers.update(headers)
-    adapter = adapters.HTTPAdapter(pool_maxsize=THREADS)
-    session.mount('http://', adapter)
-    session.mount('https://', adapter)
+    for scheme in 'http://', 'https://':
+        session.mount(scheme, adapters.HTTPAdapter(pool_maxsize=1000))
     return session
 
 
 def failure_of(
-    session: requests.Session, url: str, take: Callable[[Any], object]
+    session: requests.Session,
+    url: str,
+    take: Callable[[requests.Response], object] = bool,
 ) -> str:
     """Take an answer, and return why that failed, '' where it did not.
 
@@ -87,102 +78,111 @@ def failure_of(
             take(answer)
     except requests.Timeout:
         return TIMED_OUT
-    except requests.RequestException as exc:
+    except (requests.RequestException, ValueError) as exc:
         return type(exc).__name__
     return f'status {answer.status_code}' if answer.status_code >= 400 else ''
 
 
-def download(connection: Connection, clients: int, *what: Any) -> None:
-    """Download in a process of its own, until the probe asks what came."""
+def download(
+    seconds: float, clients: int, headers: dict[str, str], url: str
+) -> float:
+    """Let clients download, and return how much came, in MB/s."""
+    session = session_of(headers)
     sizes = []
 
-    def take(answer: Any) -> None:
+    def take(answer: requests.Response) -> None:
         for chunk in answer.iter_content(1024 * 1024):
             sizes.append(len(chunk))
 
-    def client(headers: dict[str, str], url: str) -> None:
-        with session_of(headers) as session:
-            while True:
-                if failure_of(session, url, take):
-                    time.sleep(0.1)
+    def client() -> None:
+        while True:
+            if failure_of(session, url, take):
+                time.sleep(0.1)
 
     for _ in range(clients):
-        threading.Thread(target=client, args=what, daemon=True).start()
-    begun = clock()
-    connection.send(None)
-    connection.recv()
-    connection.send(sum(sizes) / (clock() - begun) / 1e6)
+        threading.Thread(target=client, daemon=True).start()
+    time.sleep(seconds)
+    return sum(sizes) / max(seconds, 1) / 1e6
 
 
-def ask(session: requests.Session, url: str, count: int) -> list[Answer]:
+def ask(headers: dict[str, str], url: str, count: int) -> list[Answer]:
     """Make requests on schedule, and return when each was due and answered."""
+    session = session_of(headers)
     begun = clock()
 
     def request(due: float) -> Answer:
-        late = clock() - begun - due > TIMEOUT
-        failure = TIMED_OUT if late else failure_of(session, url, CONTENT)
-        return Answer(due, clock() - begun - due, failure)
+        failure = TIMED_OUT
+        if clock() - begun - due <= TIMEOUT:
+            failure = failure_of(session, url, lambda answer: answer.content)
+        return due, clock() - begun - due, failure
 
     pool = ThreadPool(THREADS)  # of daemons, which do not hold up Ctrl-C
     answers = []
-    for first in probe_report.track(range(0, count, RATE), 'asking'):
-        for number in range(first, min(first + RATE, count)):
-            due = number / RATE
-            time.sleep(max(0, begun + due - clock()))
-            answers.append(pool.apply_async(request, [due]))
+    for number in probe_report.track(range(count), 'asking'):
+        due = number / RATE
+        time.sleep(max(0, begun + due - clock()))
+        answers.append(pool.apply_async(request, [due]))
     return [answer.get() for answer in answers]
 
 
 def summary(
-    answers: Sequence[Answer], seconds: float, target: float
+    answers: list[Answer], seconds: float, target: float
 ) -> dict[str, Any]:
     """Return what the answers say, with times in ms."""
     # A request without an answer in time has waited all the same.
-    heard = [each for each in answers if each.failure in ('', TIMED_OUT)]
-    if len(heard) < 2:
-        raise probe.Failure('too few requests were answered')
-    waits = [answer.wait * 1000 for answer in heard]
-    percentiles = statistics.quantiles(waits, n=100, method='inclusive')
-    limit = percentiles[9] + target
-    failures = collections.Counter(a.failure for a in answers if a.failure)
-    late = {int(answer.due) for answer in heard if answer.wait * 1000 > limit}
+    waits = [
+        (wait * 1000, int(due))
+        for due, wait, failure in answers
+        if failure in ('', TIMED_OUT)
+    ]
+    if not waits:
+        raise probe.Failure('no request was answered')
+    ordered = sorted(wait for wait, _ in waits)
+    fastest, median, p99 = (
+        probe_report.percentile(ordered, percent) for percent in (10, 50, 99)
+    )
+    limit = fastest + target
+    failures = collections.Counter(kind for *_, kind in answers if kind)
     return {
         'requests': len(answers),
         'answers_per_second': (len(answers) - failures.total()) / seconds,
         'failures': dict(failures.most_common()),
-        'fastest_tenth_ms': percentiles[9],
-        'median_ms': percentiles[49],
-        'p99_ms': percentiles[98],
-        'worst_ms': max(waits),
+        'fastest_tenth_ms': fastest,
+        'median_ms': median,
+        'p99_ms': p99,
+        'worst_ms': ordered[-1],
         # One that answers nothing in time stalls, too.
-        'stalls': percentiles[98] > min(limit, TIMEOUT * 1000),
-        'late_seconds': sorted(late),
+        'stalls': p99 > min(limit, TIMEOUT * 1000),
+        'late_seconds': sorted({due for wait, due in waits if wait > limit}),
     }
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask the service, print what was seen, and return the exit status."""
     headers = dict(options.header)
-    session = session_of(headers)
-    for url, take in (options.url, CONTENT), (options.download, bool):
-        if url and (failure := failure_of(session, url, take)):
+    for url in filter(None, (options.url, options.download)):
+        if failure := failure_of(session_of(headers), url):
             raise probe.Failure(f'{shown(url)}: {failure}')
-    count = int((options.seconds or 10) * RATE)
+    count = int(options.seconds * RATE)
     with contextlib.ExitStack() as stack:
         if options.download:
-            job = download, options.clients, headers, options.download
-            load = stack.enter_context(probe_streams.child(*job))
-            load.recv()  # it has begun
-        answers = ask(session, options.url, count)
-        seen = summary(answers, count / RATE, options.target)
+            worker = stack.enter_context(probe_streams.process())
+            what = headers, options.download
+            worker.apply(download, (0, 0, *what))  # it has started then
+            job = options.seconds, options.clients, *what
+            load = worker.apply_async(download, job)
+        answers = ask(headers, options.url, count)
+        seen = {
+            'url': shown(options.url),
+            'seconds': count / RATE,
+            'target': options.target,
+            **summary(answers, count / RATE, options.target),
+        }
         if options.download:
-            load.send(None)
-            seen['download_mb_per_second'] = load.recv()
+            seen['download_mb_per_second'] = load.get()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if options.json:
-        about = {'version': 1, 'kind': 'watch', 'url': shown(options.url)}
-        times = {'seconds': count / RATE, 'target': options.target}
-        print(json.dumps({**about, **times, **seen}, indent=2))
+        print(json.dumps({'version': 1, 'kind': 'watch', **seen}, indent=2))
     else:
         show(options, seen)
     return int(seen['stalls'])
@@ -191,17 +191,16 @@ def run(options: argparse.Namespace) -> int:
 def show(options: argparse.Namespace, seen: dict[str, Any]) -> None:
     out = console.Console(width=80, highlight=False, markup=False)
     out.print(
-        f'{shown(options.url)}: {seen["requests"]} requests, '
+        f'{seen["url"]}: {seen["requests"]} requests, '
         f'{seen["answers_per_second"]:.1f} answers a second'
     )
-    times = {
-        'fastest tenth': seen['fastest_tenth_ms'],
-        'median': seen['median_ms'],
-        '99th percentile': seen['p99_ms'],
-        'worst': seen['worst_ms'],
-    }
-    for name, time_ms in times.items():
-        out.print(f'{name:>16} {probe_report.milliseconds(time_ms):>8} ms')
+    for label, name in (
+        ('fastest tenth', 'fastest_tenth_ms'),
+        ('median', 'median_ms'),
+        ('99th percentile', 'p99_ms'),
+        ('worst', 'worst_ms'),
+    ):
+        out.print(f'{label:>16} {probe_report.milliseconds(seen[name]):>8} ms')
     for kind, number in seen['failures'].items():
         out.print(f'Failed: {number} with {kind}')
     if options.download:

@@ -174,7 +174,7 @@ class WatchTestCase(test_probe.ProbeTestCase):
     def test_failures_only(self) -> None:
         args = ('watch', f'{self.service.address}/gone', '--seconds', '0.1')
         _, errors = self.probe(*args, status=2)
-        self.assertIn('too few requests were answered', errors)
+        self.assertIn('no request was answered', errors)
 
     def test_download(self) -> None:
         url = f'{self.service.address}/image'
