@@ -87,18 +87,15 @@ COUNT = number(1, 1000, int)
 SIZE = number(1, 1 << 30, in_bytes, 'a size such as 65536, 64k or 1M')
 
 # Option, its value and type, default (a list: repeatable), and help.
-BOTH: list[tuple[str, str, Callable[[str], Any], Any, str]] = [
+OF_STREAMS: list[tuple[str, str, Callable[[str], Any], Any, str]] = [
     ('--target', 'MS', MS, 10.0, 'limit of the stall, in ms (default: 10)'),
-]
-OF_STREAMS = [
-    *BOTH,
     ('--seconds', 'S', SECONDS, None, 'time for each cell (default: 1)'),
     ('--streams', 'N', COUNT, [], 'how many at once (default: 1, 8 and 64)'),
     ('--chunk-size', 'SIZE', SIZE, 65536, 'bytes of a read (default: 64k)'),
     ('--plot', 'PICTURE', picture, None, 'draw the stall and throughput'),
 ]
 OF_WATCH = [
-    *BOTH,
+    ('--target', 'MS', MS, 10.0, 'limit above the fastest (default: 10)'),
     ('--seconds', 'S', SECONDS, 10.0, 'how long to ask (default: 10)'),
     ('--header', 'NAME:VALUE', header, [], 'sent with each request'),
     ('--download', 'URL', str, None, 'an image to download meanwhile'),
@@ -122,7 +119,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         OF_WATCH if watch else OF_STREAMS
     ):
         action = 'append' if default == [] else 'store'
-        form = {'metavar': value, 'type': convert, 'default': default}
+        form: dict[str, Any] = {
+            'metavar': value,
+            'type': convert,
+            'default': default,
+        }
         add(name, action=action, help=text, **form)
     if watch:
         add('url', metavar='URL', help='cheap to answer, as /versions is')

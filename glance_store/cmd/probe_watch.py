@@ -19,6 +19,7 @@ import contextlib
 import functools
 import json
 from multiprocessing.pool import ThreadPool
+import operator
 import re
 import signal
 import threading
@@ -67,6 +68,7 @@ def failure_of(
     session: requests.Session,
     url: str,
     take: Callable[[requests.Response], object] = bool,
+    timeout: float = TIMEOUT,
 ) -> str:
     """Take an answer, and return why that failed, '' where it did not.
 
@@ -74,7 +76,7 @@ def failure_of(
     """
     get = functools.partial(session.get, allow_redirects=False, stream=True)
     try:
-        with get(url, timeout=TIMEOUT) as answer:
+        with get(url, timeout=timeout) as answer:
             take(answer)
     except requests.Timeout:
         return TIMED_OUT
@@ -96,8 +98,7 @@ def download(
 
     def client() -> None:
         while True:
-            if failure_of(session, url, take):
-                time.sleep(0.1)
+            time.sleep(0.1 * bool(failure_of(session, url, take)))
 
     for _ in range(clients):
         threading.Thread(target=client, daemon=True).start()
@@ -111,17 +112,19 @@ def ask(headers: dict[str, str], url: str, count: int) -> list[Answer]:
     begun = clock()
 
     def request(due: float) -> Answer:
-        failure = TIMED_OUT
-        if clock() - begun - due <= TIMEOUT:
-            failure = failure_of(session, url, lambda answer: answer.content)
+        left = max(0.001, begun + due + TIMEOUT - clock())
+        content = operator.attrgetter('content')
+        failure = failure_of(session, url, content, left)
         return due, clock() - begun - due, failure
 
     pool = ThreadPool(THREADS)  # of daemons, which do not hold up Ctrl-C
     answers = []
-    for number in probe_report.track(range(count), 'asking'):
-        due = number / RATE
-        time.sleep(max(0, begun + due - clock()))
-        answers.append(pool.apply_async(request, [due]))
+    # The bar is drawn once a second, for it takes time from the threads.
+    for first in probe_report.track(range(0, count, RATE), 'asking'):
+        for number in range(first, min(first + RATE, count)):
+            due = number / RATE
+            time.sleep(max(0, begun + due - clock()))
+            answers.append(pool.apply_async(request, [due]))
     return [answer.get() for answer in answers]
 
 

@@ -356,7 +356,7 @@ class StallTestCase(ProbeTestCase):
     def test_file_that_went_away(self) -> None:
         path = self.image()
         files = [path]
-        job: tuple[Any, ...] = ('every_call', {}, 2, 0.01, 5, 65536)
+        job: tuple[Any, ...] = ('native_threads', {}, 2, 0.01, 5, 65536)
         job += files, False
         with probe_streams.process() as worker:
             size, *_ = worker.apply(probe_streams.turn, job)
