@@ -18,6 +18,7 @@ import contextlib
 import importlib
 from importlib import metadata
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -138,6 +139,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Be the program, and return its exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = parse(sys.argv[1:])
         name = f'glance_store.cmd.{options.module}'
