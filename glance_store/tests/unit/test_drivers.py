@@ -57,14 +57,19 @@ class HasherTestCase(base.TestCase):
         for name in 'hashlib.md5', 'hashlib.new':
             self.useFixture(
                 fixtures.MonkeyPatch(
-                    name, lambda *args, **kwargs: asked.append(kwargs)
+                    name,
+                    lambda *_, via=name, **kwargs: asked.append((via, kwargs)),
                 )
             )
         for name in 'md5', 'sha256':
             utils.get_hasher(name)
             utils.get_hasher(hash_algo=name, usedforsecurity=False)
-        uses = [{'usedforsecurity': use} for use in (True, False)]
-        self.assertEqual(uses * 2, asked)
+        wanted = [
+            (via, {'usedforsecurity': use})
+            for via in ('hashlib.md5', 'hashlib.new')
+            for use in (True, False)
+        ]
+        self.assertEqual(wanted, asked)
 
     def test_unknown(self) -> None:
         for name in '', 'md55', 'MD5 ', 'x' * 10000:

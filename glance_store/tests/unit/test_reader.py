@@ -251,4 +251,5 @@ class IterableTestCase(base.TestCase):
         reader.close()
         # Not the end of an image.
         for step in reader.read, lambda: reader.read(1), reader.__next__:
-            self.assertRaises(ValueError, step)
+            exc = self.assertRaises(ValueError, step)
+            self.assertTrue(str(exc).startswith('fd: '))
