@@ -138,6 +138,7 @@ class ChunkiterTestCase(base.TestCase):
                         self.assertEqual(b'abcd', next(chunks))
                     exc = self.assertRaises(BlockingIOError, next, chunks)
                     self.assertEqual(errno.EAGAIN, exc.errno)
+                    self.assertIn('fp.read() ', str(exc))
                 out.write(b'h')
             self.assertEqual([b'efgh'], list(chunks))
 

@@ -241,8 +241,8 @@ class TestOffload(base.HubTestCase):
         def places(cached, kind, *calls):
             storage = self.file(128 * KIB, cached * KIB)
             read = reading(kind, storage)
-            for size in calls:
-                read(*size)
+            for size in calls:  # or where to seek to
+                storage.seek(size) if isinstance(size, int) else read(*size)
             return storage.places()
 
         cases: list[Any] = [
@@ -253,6 +253,9 @@ class TestOffload(base.HubTestCase):
             ('pool', -64, raw, (128 * KIB,)),
             ('pool', 64, raw, (128 * KIB,)),
             ('pool', 0, raw, (KIB,)),
+            # The end says nothing of what comes before it.
+            ('here pool', 0, raw, MIB, (KIB,), 0, (KIB,)),
+            ('pool', 0, raw, (1,)),
             # Nothing is left to wait for at the end of a file.
             ('pool here', 0, raw, (MIB,)),
             ('pool', 0, io.BufferedReader, (KIB,)),
@@ -379,6 +382,7 @@ class TestOffload(base.HubTestCase):
         scripts = (
             ((0,), (3,), (0,), (2,), (None,), (0,), (1,), (-1,), ()),
             ((20,), (5,), (), 'grow', (20,), ()),
+            ((1,), ()),
             ('empty', (20,), (), (5,)),
             ((3,), 'begin', (2,), (), 'begin', (5,)),
             ((1, 2), ('x',), (1.5,), 'close', (1,)),
@@ -511,7 +515,8 @@ class TestOffload(base.HubTestCase):
             storage = self.storage()
             call = call_of(storage)
             green_thread = self.begin(storage, call, 3)
-            self.assertRaises(RuntimeError, call, 3)
+            exc = self.assertRaises(RuntimeError, call, 3)
+            self.assertRegex(str(exc), '^f[dp]\\b')
             self.hub.schedule_call_global(0, green_thread.switch)
             eventlet.sleep(0)
             self.assertFalse(green_thread.dead)

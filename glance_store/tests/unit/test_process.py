@@ -20,6 +20,7 @@ STREAMS = """
 from functools import partial
 import io
 import json
+import logging
 import os
 import sys
 import threading
@@ -68,6 +69,8 @@ if 'patched' in words:
     eventlet.monkey_patch()
 if 'hub' in words:
     hubs.get_hub()
+if 'traced' in words:
+    logging.getLogger('glance_store').setLevel('DEBUG')
 
 
 def epolls():
@@ -170,7 +173,7 @@ class ProcessTestCase(base.TestCase):
     def test_without_a_hub(self) -> None:
         for words in (
             '',
-            'absent',
+            'absent traced',
             'imported',
             'imported thread',
             'imported hub thread',
