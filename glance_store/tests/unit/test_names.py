@@ -224,8 +224,9 @@ class CooperativeIterTestCase(base.TestCase):
     def test_items_unchanged(self) -> None:
         items = [b'a', b'', '', None, 0, False, [], object(), NotImplemented]
         items += [bytearray(b'x'), StopIteration, StopIteration(), OSError()]
-        got = list(utils.cooperative_iter(iter=items))
-        self.assertEqual(list(map(id, items)), list(map(id, got)))
+        for wanted in items, []:
+            got = list(utils.cooperative_iter(iter=wanted))
+            self.assertEqual(list(map(id, wanted)), list(map(id, got)))
 
     def test_one_item_at_a_time(self) -> None:
         fetched: list[int] = []

@@ -286,6 +286,6 @@ class NameTestCase(Traced):
         utils.cooperative_read(io.BytesIO(DATA))()
         text: Any = [DATA, DATA.decode()]
         self.assertRaises(TypeError, list, utils.CooperativeReader(text))
-        for shown in 'Source: 1 chunks', 'BytesIO: 0 chunks':
-            self.assertIn(shown, self.logger.output)
+        for shown, times in ('Source: 1 chunks', 2), ('BytesIO: 0 chunks', 1):
+            self.assertEqual(times, self.logger.output.count(shown))
         self.assertNotIn(DATA.decode()[:8], self.logger.output)
