@@ -114,6 +114,13 @@ class HubTestCase(base.HubTestCase, Traced):
             (line,) = self.new_lines()
             self.assertIn('ended: 0 yields', line)
 
+    def test_no_yield_of_the_hub_itself(self) -> None:
+        stream = utils.cooperative_iter([DATA])
+        self.hub.schedule_call_global(0, next, stream)
+        eventlet.sleep(0)
+        stream.close()
+        self.assertEqual([(1, len(DATA), 'ended')], self.new_events())
+
     def test_interrupted_yield(self) -> None:
         for step in self.streams():
             green_thread = eventlet.spawn(step)
