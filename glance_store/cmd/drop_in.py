@@ -26,7 +26,6 @@ import pathlib
 import re
 import shutil
 import subprocess  # noqa: S404
-import sys
 
 from glance_store import common
 
@@ -151,7 +150,3 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, Refusal) as exc:
         parser.exit(2, f'{parser.prog}: {options.python}: {exc}\n')
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

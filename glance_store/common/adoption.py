@@ -97,7 +97,7 @@ def _cooperative(get: Any) -> Any:
     @functools.wraps(get)
     def cooperative_get(*args: Any, **kwargs: Any) -> Any:
         data = get(*args, **kwargs)
-        as_it_is = _Yielding | utils.CooperativeReader | str
+        as_it_is = (_Yielding, utils.CooperativeReader, str)
         return data if isinstance(data, as_it_is) else _Data(data)
 
     return cooperative_get

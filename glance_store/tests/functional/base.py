@@ -45,7 +45,6 @@ import testtools
 from testtools import content
 from testtools import content_type
 
-from glance_store.cmd import drop_in
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 REQUIREMENTS = pathlib.Path(__file__).with_name('requirements')
@@ -236,7 +235,8 @@ class DropIn(fixtures.Fixture):
         self.addCleanup(self._run, '--undo')
 
     def _run(self, *arguments: str) -> None:
-        command = [sys.executable, '-m', drop_in.__name__, *arguments]
+        script = pathlib.Path(sys.executable).with_name('glance-store-drop-in')
+        command = [str(script), *arguments]
         command += ['--python', self._consumer.python]
         run(command, cwd=ROOT, env=foreign_environ())
 
