@@ -54,8 +54,8 @@ class Source:
         self.nones = 0
         # What it raised and no caller has seen yet.
         self.raised: list[BaseException] = []
-        # What it raised, until it gives something again.
-        self.failed: BaseException | None = None
+        # All that it raised since it gave something.
+        self.failures: list[BaseException] = []
         self.events = iter(events)
         self.clock = clock
         self.inside = False
@@ -70,7 +70,7 @@ class Source:
             if word == 'wait':
                 self.wait()
         except BaseException as exc:
-            self.failed = exc
+            self.failures.append(exc)
             self.raised.append(exc)
             raise
         self.clock.now += word == 'late'
@@ -85,7 +85,7 @@ class Source:
                 self.inside = False
 
     def cut(self, size: int) -> Any:
-        self.failed = None
+        self.failures.clear()
         start = self.position
         self.position = min(start + size, SIZE)
         return self.data[start : self.position]
@@ -286,7 +286,7 @@ class Streams(stateful.RuleBasedStateMachine):
     def judge_end(self, call: Call) -> None:
         self.test.assertEqual(SIZE, self.given)
         if call.alone and not self.kind.file:
-            self.test.assertIsNone(self.source.failed)
+            self.test.assertEqual([], self.source.failures)
         self.ends += 1
 
     def judge_error(self, call: Call, exc: BaseException) -> None:
@@ -299,13 +299,13 @@ class Streams(stateful.RuleBasedStateMachine):
             self.judge_end(call)
         elif isinstance(exc, BlockingIOError):
             source.nones -= 1
-        elif exc.__cause__ is not None and exc.__cause__ is source.failed:
-            # The source ended right after it raised.
+        elif exc.__cause__ in source.failures:
+            # The source ended right after it raised, maybe to two callers.
             self.test.assertIsInstance(exc, RuntimeError)
             self.test.assertFalse(self.kind.file)
             self.failures += 1
         elif isinstance(exc, ValueError) and not call.alone:
-            source.failed = exc  # a generator that is executing
+            source.failures.append(exc)  # a generator that is executing
         elif call.thrown is None:
             refused = isinstance(exc, RuntimeError) and self.kind.exact
             if call.alone or not refused:
@@ -371,7 +371,7 @@ class Streams(stateful.RuleBasedStateMachine):
             raise AssertionError('no end')
         self.all_is_well()
         self.test.assertEqual([], self.source.raised)
-        if not (self.kind.chunks and self.source.failed):
+        if not (self.kind.chunks and self.source.failures):
             self.test.assertEqual(self.source.position, self.given)
         if hasattr(self.fd, 'close'):
             self.fd.close()
