@@ -252,13 +252,10 @@ def enumerated(items: Iterable[str]) -> str:
 def track(items: Sequence[T], label: str) -> Iterable[T]:
     """Give the items, and draw a bar between two of them on a terminal."""
     error = console.Console(stderr=True)
+    if not error.is_terminal:
+        return items  # rich before 14.3 would print an empty line
     return progress.track(
-        items,
-        label,
-        console=error,
-        transient=True,
-        auto_refresh=False,
-        disable=not error.is_terminal,
+        items, label, console=error, transient=True, auto_refresh=False
     )
 
 
