@@ -125,7 +125,11 @@ def ask(headers: dict[str, str], url: str, count: int) -> list[Answer]:
             due = number / RATE
             time.sleep(max(0, begun + due - clock()))
             answers.append(pool.apply_async(request, [due]))
-    return [answer.get() for answer in answers]
+    answered = [answer.get() for answer in answers]
+    # To end a pool when the interpreter exits may wait for ever.
+    pool.close()
+    pool.join()
+    return answered
 
 
 def summary(
