@@ -127,16 +127,17 @@ class Queue:
             if loop is self._loop and not loop.dead:
                 return
             timer.cancel()
-            spare = None  # the hub may still hold the other one
+            spare = None  # if cancelled as well, the hub may still hold it
         self._loop = loop
         if spare is None:
-            spare = self._hub.schedule_call_global(0, self._let_in_one)
+            new = self._hub.schedule_call_global(0, self._let_in_one)
         else:
+            new = spare
             # A timer drops its function when it is called.
-            spare.tpl = self._let_in_one, (), {}
-            self._hub.add_timer(spare)
-        self._timer, self._spare = spare, timer
-        spare.called = False
+            new.tpl = self._let_in_one, (), {}
+            self._hub.add_timer(new)
+        self._timer, self._spare = new, timer
+        new.called = False
 
     def _let_in_one(self) -> None:
         waiting = self._waiting
@@ -157,7 +158,7 @@ class Stream:
 
     __slots__ = ('_interrupted', '_interval')
 
-    def __init__(self, source: object) -> None:
+    def __init__(self) -> None:
         options = cfg.CONF.glance_store
         self._interval: float = options.cooperative_yield_interval or 0
         self._interrupted = False
@@ -219,7 +220,7 @@ class TracedStream(Stream):
     )
 
     def __init__(self, source: object) -> None:
-        super().__init__(source)
+        super().__init__()
         self._name = name_of(source)
         self._chunks = self._bytes = self._yields = 0
         self._away = 0.0
@@ -284,7 +285,7 @@ def _bytes_of(item: object) -> int:
 def stream_over(source: object) -> Stream:
     """Return a new stream, traced where the log is at DEBUG now."""
     debug = LOG.isEnabledFor(logging.DEBUG)
-    return TracedStream(source) if debug else Stream(source)
+    return TracedStream(source) if debug else Stream()
 
 
 def name_of(source: Any) -> str:

@@ -33,7 +33,7 @@ from glance_store.common import buffers
 from glance_store.common import pagecache
 from glance_store.common import pool
 
-# The size of a read to EOF. A remainder of it still exceeds _ALL // 2.
+# The size of a read to EOF. A remainder of it still exceeds pagecache.MOST.
 _ALL = sys.maxsize
 
 
@@ -131,4 +131,4 @@ class Reads:
 
 
 def _size_passed(size: int) -> int:
-    return size if size <= _ALL // 2 else -1
+    return size if size <= pagecache.MOST else -1

@@ -20,7 +20,7 @@ from typing import Any
 _WINDOW = 8 * 1024 * 1024
 
 # A longer read is a read to EOF.
-_MOST = sys.maxsize // 2
+MOST = sys.maxsize // 2
 
 # The position is checked after this many bytes or four reads, if more.
 _STRIDE = 256 * 1024
@@ -58,7 +58,7 @@ class PageCache:
     def holds(self, size: int) -> bool:
         """Tell whether a read of *size* bytes would probably not wait."""
         if size > self._trusted:
-            if not self._can_ask or size > _MOST:
+            if not self._can_ask or size > MOST:
                 return False
             first = self._fd.tell()
             known = self._known

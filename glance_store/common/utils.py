@@ -372,7 +372,7 @@ class CooperativeReader(Generic[_Data]):
         self._chunk_size: int | None = None
         # The iteration of a file-like that iterates by itself.
         self._items: Iterator[Any] | None = None
-        self._unclosed: list[Any] = [fd]
+        self._unclosed: list[Any]
         stream = cooperation.stream_over(fd)
         if not hasattr(fd, 'read'):
             chunks = _CooperativeIterator(fd, 'fd', stream, counts=False)
