@@ -54,10 +54,15 @@ def _is_regular(fd: Any) -> bool:
     kinds = (io.RawIOBase, io.BufferedIOBase, io.TextIOBase)
     if not isinstance(fd, (*kinds, tempfile._TemporaryFileWrapper)):
         return False
-    buffer = getattr(fd, 'buffer', fd)
-    if not isinstance(getattr(buffer, 'raw', buffer), io.FileIO):
+    if not isinstance(_raw(fd), io.FileIO):
         return False
     return not fd.closed and stat.S_ISREG(os.fstat(fd.fileno()).st_mode)
+
+
+def _raw(fd: Any) -> Any:
+    """Return the file below the buffers of *fd*."""
+    buffer = getattr(fd, 'buffer', fd)
+    return getattr(buffer, 'raw', buffer)
 
 
 class Reads:
@@ -117,10 +122,14 @@ class Reads:
 
     def close(self) -> None:
         """Wait for the pending read, and close the file."""
-        if self._job is not None and not self._job.is_lost():
-            self._job.wait()
+        file = self._fd
+        if self._job is not None:
+            if self._job.is_lost():
+                file = _raw(file)  # a lost thread may have locked the buffer
+            else:
+                self._job.wait()
         self._job = self._buffer = None
-        self._fd.close()
+        file.close()
 
     def _start(self, size: int) -> None:
         self._job = pool.Job(self._read, _size_passed(size))

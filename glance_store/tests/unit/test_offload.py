@@ -541,6 +541,7 @@ class TestFork(base.TestCase):
         answers = base.run_python("""
             import json
             import os
+            import signal
             import sys
 
             import eventlet
@@ -552,9 +553,11 @@ class TestFork(base.TestCase):
             def answers_of(child):
                 reading, writing = os.pipe()
                 if not os.fork():
+                    signal.alarm(60)  # for a close that hangs
                     os.write(writing, json.dumps(child()).encode())
                     os._exit(0)
                 os.wait()
+                os.close(writing)
                 return json.loads(os.read(reading, 9999))
 
             def worker():
@@ -569,31 +572,43 @@ class TestFork(base.TestCase):
 
             from glance_store.tests.unit import test_offload
 
+            def begin(kind):
+                'Return a reader with a read under way, and its file.'
+                storage = test_offload.in_memory()
+                reader = utils.CooperativeReader(kind(storage))
+                storage.gate.clear()
+                green_thread = eventlet.spawn(reader.read, 6)
+                while not storage.threads:
+                    eventlet.sleep(0)
+                green_thread.kill()
+                return reader, storage
+
             def child():
-                for _ in range(2):
-                    try:
-                        pending.read(3)
-                    except OSError as exc:
-                        yield exc.errno
-                pending.close()
-                yield pending.fd.closed
-                for reader in idle, utils.CooperativeReader(files[2]):
+                for reader, storage in pending:
+                    for _ in range(2):
+                        try:
+                            reader.read(3)
+                        except OSError as exc:
+                            yield exc.errno
+                    # A thread that is no more may hold a lock of the file.
+                    reader.close()
+                    yield storage.closed
+                for reader in idle, utils.CooperativeReader(file):
                     yield reader.read(3).decode()
                     yield reader.fd.places()
 
             eventlet.sleep(0)
-            files = [test_offload.in_memory() for _ in range(3)]
-            pending, idle = map(utils.CooperativeReader, files[:2])
-            files[0].gate.clear()
-            green_thread = eventlet.spawn(pending.read, 6)
-            while not files[0].threads:
-                eventlet.sleep(0)
-            green_thread.kill()
+            pending = [begin(kind) for kind in test_offload.KINDS]
+            file = test_offload.in_memory()
+            idle = utils.CooperativeReader(test_offload.in_memory())
             answers += answers_of(lambda: [*child()])
-            files[0].gate.set()
-            print(json.dumps([*answers, pending.read(20).decode()]))
+            for reader, storage in pending:
+                storage.gate.set()
+                data = reader.read(20)
+                answers.append(data if data == 'abcdefghij' else data.decode())
+            print(json.dumps(answers))
         """)
-        lost, read = [errno.ECANCELED] * 2, ['abc', ['here']]
+        lost, read = [errno.ECANCELED] * 2 + [True], ['abc', ['here']]
         self.assertEqual([False, '# L', True], answers[:3])
-        self.assertEqual([*lost, True, *read, *read], answers[3:-1])
-        self.assertEqual(DATA.decode(), answers[-1])
+        self.assertEqual([*lost * 3, *read, *read], answers[3:-3])
+        self.assertEqual([DATA.decode()] * 3, answers[-3:])
