@@ -248,11 +248,13 @@ class TracedStream(Stream):
     ) -> Callable[P, T]:
         def counting(*args: P.args, **kwargs: P.kwargs) -> T:
             answer = fetch(*args, **kwargs)
-            if of_items or answer:
-                self._chunks += 1
-                self._bytes += _bytes_of(answer)
-            elif answer is not None and 0 not in (*args, *kwargs.values()):
-                self.close()
+            # An answer without a length or a truth value breaks nothing.
+            with contextlib.suppress(Exception):
+                if of_items or answer:
+                    self._chunks += 1
+                    self._bytes += _bytes_of(answer)
+                elif answer is not None and 0 not in (*args, *kwargs.values()):
+                    self.close()
             return answer
 
         return counting

@@ -69,8 +69,13 @@ if 'patched' in words:
     eventlet.monkey_patch()
 if 'hub' in words:
     hubs.get_hub()
+lines = []
 if 'traced' in words:
-    logging.getLogger('glance_store').setLevel('DEBUG')
+    logger = logging.getLogger('glance_store')
+    logger.setLevel('DEBUG')
+    handler = logging.Handler()
+    handler.emit = lines.append
+    logger.addHandler(handler)
 
 
 def epolls():
@@ -105,6 +110,7 @@ print(json.dumps({
     'hubs': hubs_made,
     'whole': set(taken) == {DATA} and len(taken),
     'eventlet': bool(sys.modules.get('eventlet')),
+    'lines': len(lines),
 }))
 """
 
@@ -183,6 +189,8 @@ class ProcessTestCase(base.TestCase):
             facts = base.run_python(STREAMS + WITHOUT_HUB, *words.split())
             expected = {'sleeps': [], 'hubs': [0], 'whole': 6}
             expected['eventlet'] = 'imported' in words
+            # Each stream has one at its begin and one at its end.
+            expected['lines'] = 12 if 'traced' in words else 0
             self.assertEqual(expected, facts, words)
 
     def test_fork(self) -> None:

@@ -219,6 +219,19 @@ class TraceTestCase(Traced):
             list(utils.cooperative_iter([item]))
             self.assertEqual((1, size, 'ended'), self.new_events()[-1])
 
+    def test_answers_that_cannot_be_counted(self) -> None:
+        class Odd(list[int]):
+            __len__ = None  # type: ignore
+
+        view = memoryview(b'ab')
+        view.release()
+        for odd in Odd(), view:
+            fd = test_names.Answering(odd, b'ab')
+            read = utils.cooperative_read(fd)
+            self.assertIs(odd, read(2))
+            self.assertIs(odd, next(utils.cooperative_iter([odd])))
+            self.assertEqual(b'ab', read(2))
+
     def test_settled_when_the_stream_is_made(self) -> None:
         logger = logging.getLogger('glance_store')
         logger.setLevel(logging.INFO)
