@@ -29,7 +29,8 @@ _MOST_ROOM = 16 * 1024 * 1024
 # n bytes and one chunk in memory. A whole chunk passes through uncopied.
 #
 # A begun chunk stays whole, and an offset marks the part that is left. The
-# gathered bytes grow in an ``io`` buffer, which outlives the call.
+# gathered bytes grow in an ``io`` buffer, which outlives the call. One that
+# finds no memory to grow is gone, and refuses each later call.
 
 
 class Buffer:
@@ -81,8 +82,10 @@ class Buffer:
                 piece = self._piece(size)
                 if size is None or len(piece) == size or not piece:
                     return piece
+                # It stays there if there is no memory to copy it.
+                self._rest, self._at = piece, 0
                 self._gathered = _begun(piece, size)
-                del piece
+                self._rest = piece = None
             return self._gather(size)
         finally:
             self._busy = False
@@ -93,6 +96,20 @@ class Buffer:
 
     def checked(self, item: Any) -> Any:
         """Return *item* as bytes or str; refuse any other, now and later."""
+        try:
+            return self._as_data(item)
+        except BaseException:
+            fetch = self._fetch
+
+            def fetch_again(missing: int | None) -> Any:
+                self._fetch = fetch
+                return item
+
+            # A later call that skipped it would lose a part of the image.
+            self._fetch = fetch_again
+            raise
+
+    def _as_data(self, item: Any) -> Any:
         chunk = item
         if isinstance(item, bytearray | memoryview):
             chunk = bytes(item)  # the source may reuse its buffer
@@ -103,8 +120,6 @@ class Buffer:
             if self._kind in (None, kind):
                 self._kind = kind
                 return chunk
-        # A later call that skipped the item would lose a part of the image.
-        self._fetch = lambda _: item
         wanted = self._kind.__name__ if self._kind else 'bytes or str'
         raise TypeError(
             f'{self._source} must be {wanted}, not {type(item).__name__}'
@@ -123,9 +138,10 @@ class Buffer:
             if not piece:
                 break
             gathered.write(piece)
-        self._gathered = None
         gathered.truncate()
-        return gathered.getvalue()
+        answer = gathered.getvalue()
+        self._gathered = None
+        return answer
 
     def _piece(self, missing: int | None) -> Any:
         """Remove at most *missing* bytes of one chunk; none at EOF only."""

@@ -446,8 +446,11 @@ def _is_file(fd: Any) -> bool:
 
 
 def _is_filled(chunk: Any) -> bool:
-    """Tell whether a chunk has data, or is of a type to refuse."""
-    return not isinstance(chunk, buffers.DATA) or len(chunk) > 0
+    """Tell whether a chunk has data, or is to be refused."""
+    try:
+        return not isinstance(chunk, buffers.DATA) or len(chunk) > 0
+    except (TypeError, ValueError):  # a memoryview without a length
+        return True
 
 
 def _refuse_to_read(size: int | None) -> Any:

@@ -114,6 +114,54 @@ class MemoryTestCase(base.TestCase):
                 size * 9 // 8 + 2 * CHUNK,
             )
 
+    def test_no_memory_to_gather(self) -> None:
+        """A call that ends for want of memory leaves no hole."""
+        outcomes = base.run_python("""
+            import functools
+            import itertools
+            import json
+            import resource
+
+            from glance_store.common import utils
+
+            MIB = 1024 * 1024
+            NONE = resource.RLIM_INFINITY
+
+            chunks = [bytes([number]) * (3 * MIB) for number in range(9)]
+            image = b''.join(chunks)
+
+            def outcome(kind, size, room, then):
+                read = utils.CooperativeReader([*map(kind, chunks)]).read
+                pages = int(open('/proc/self/statm').read().split()[0])
+                limit = pages * resource.getpagesize() + room * MIB
+                resource.setrlimit(resource.RLIMIT_AS, (limit, NONE))
+                try:
+                    read(size)
+                except MemoryError:
+                    pass
+                else:
+                    return 'enough memory'
+                finally:
+                    resource.setrlimit(resource.RLIMIT_AS, (NONE, NONE))
+                parts = iter(functools.partial(read, then), b'')
+                try:
+                    whole = b''.join(parts)
+                except ValueError:
+                    return 'refused'
+                return 'whole' if whole == image else 'not whole'
+
+            print(json.dumps([
+                [
+                    outcome(kind, size, room, then) for kind, room, then in
+                    itertools.product((bytes, bytearray), (1, 8), (MIB, None))
+                ] for size in (16 * MIB, -1)
+            ]))
+        """)
+        kept, lost = outcomes
+        self.assertEqual({'whole'}, {*kept} - {'enough memory'})
+        self.assertIn('refused', lost)
+        self.assertNotIn('not whole', lost)
+
     def test_whole_chunks_are_not_copied(self) -> None:
         parts = [bytes(CHUNK), bytes(CHUNK)]
         for step in (

@@ -229,6 +229,15 @@ class IterableTestCase(base.TestCase):
                     exc = self.assertRaises(TypeError, reader.read, *args)
                     self.assertIn(' must be bytes or str, not ', str(exc))
 
+    def test_released_memoryview(self) -> None:
+        view = memoryview(b'secret')
+        view.release()
+        for step in utils.CooperativeReader.__next__, lambda r: r.read(3):
+            reader = self.reader(b'a', view, b'b')
+            self.assertEqual(b'a', reader.read())
+            for _ in '123':
+                self.assertRaises(ValueError, step, reader)
+
     def test_one_position(self) -> None:
         reader = self.reader(b'abcd', b'', b'efgh', b'ijkl', b'mnop')
         self.assertEqual([b'ab', b'cd'], [reader.read(2), next(reader)])
