@@ -145,8 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     act = undo if options.undo else put
     try:
-        for step in act(find(options.python), not options.dry_run):
-            print(step)
+        # All steps come before the output, which may be closed at any line.
+        steps = list(act(find(options.python), not options.dry_run))
+        print(*steps, sep='\n')
     except (OSError, Refusal) as exc:
         parser.exit(2, f'{parser.prog}: {options.python}: {exc}\n')
     return 0

@@ -134,6 +134,15 @@ class TestDropIn(base.TestCase):
                 self.assertEqual(0, self.run_main(*arguments)[0])
             self.assertEqual(self.released, self.contents())
 
+    def test_output_that_cannot_be_written(self) -> None:
+        for arguments, expected in ([], 'ours'), (['--undo'], '5.5.0'):
+            full = open('/dev/full', 'w', buffering=1)
+            with contextlib.redirect_stdout(full):
+                with contextlib.suppress(SystemExit):
+                    drop_in.main(['--python', self.python, *arguments])
+            self.assertRaises(OSError, full.close)
+            self.assertEqual(expected, self.imported())
+
     def test_byte_code_that_is_not_checked(self) -> None:
         compiling = [
             *(self.python, '-m', 'compileall', '-q', str(self.utils)),
