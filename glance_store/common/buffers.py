@@ -16,7 +16,7 @@ from collections.abc import Callable
 import io
 from typing import Any
 
-DATA = (bytes, bytearray, memoryview, str)
+_DATA = (bytes, bytearray, memoryview, str)
 
 # The most bytes of room that a buffer takes in advance. Growth step by step
 # often touches new pages of memory, which cost ten times the copying.
@@ -172,3 +172,11 @@ def _begun(piece: Any, size: int) -> Any:
         gathered = io.BytesIO(bytes(size) if size <= _MOST_ROOM else b'')
     gathered.write(piece)
     return gathered
+
+
+def is_filled(chunk: Any) -> bool:
+    """Tell whether a chunk has data, or is to be refused."""
+    try:
+        return not isinstance(chunk, _DATA) or len(chunk) > 0
+    except (TypeError, ValueError):  # a memoryview without a length
+        return True

@@ -376,11 +376,9 @@ class CooperativeReader(Generic[_Data]):
         stream = cooperation.stream_over(fd)
         if not hasattr(fd, 'read'):
             chunks = _CooperativeIterator(fd, 'fd', stream, counts=False)
-            filled = filter(_is_filled, chunks)
-            buffer = buffers.Buffer(
-                lambda _: next(filled, b''), 'a chunk of fd'
-            )
-            self._take = stream.counted(buffer.take)
+            filled = filter(buffers.is_filled, chunks)
+            held = buffers.Buffer(lambda _: next(filled, b''), 'a chunk of fd')
+            self._take = stream.counted(held.take)
             self._unclosed = [chunks]
             return
         self._take, reads = _cooperative_read(fd, stream, 'length')
@@ -443,14 +441,6 @@ def _is_file(fd: Any) -> bool:
     """Tell whether *fd* iterates by lines, as files do."""
     wrapper = tempfile._TemporaryFileWrapper
     return hasattr(type(fd), 'readline') or isinstance(fd, wrapper)
-
-
-def _is_filled(chunk: Any) -> bool:
-    """Tell whether a chunk has data, or is to be refused."""
-    try:
-        return not isinstance(chunk, buffers.DATA) or len(chunk) > 0
-    except (TypeError, ValueError):  # a memoryview without a length
-        return True
 
 
 def _refuse_to_read(size: int | None) -> Any:
