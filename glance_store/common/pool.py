@@ -25,7 +25,8 @@ _lost = False
 
 def _lose_pool() -> None:
     global _lost
-    _lost = 'eventlet.tpool' in sys.modules
+    tpool = sys.modules.get('eventlet.tpool')
+    _lost = getattr(tpool, '_coro', None) is not None
 
 
 os.register_at_fork(after_in_child=_lose_pool)
