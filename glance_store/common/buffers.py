@@ -128,9 +128,11 @@ class Buffer:
     def _gather(self, size: int | None) -> Any:
         gathered = self._gathered
         if size is None or size < gathered.tell():
-            # A fetch of a longer call raised, so the rest of a chunk is None.
             gathered.truncate()
-            self._rest, self._at = gathered.getvalue(), 0
+            begun = gathered.getvalue()
+            if self._rest is not None:  # there was no memory for a part of it
+                begun += self._rest[self._at :]
+            self._rest, self._at = begun, 0
             self._gathered = None
             return self._piece(size)
         while (missing := size - gathered.tell()) > 0:

@@ -127,7 +127,7 @@ class MemoryTestCase(base.TestCase):
             MIB = 1024 * 1024
             NONE = resource.RLIM_INFINITY
 
-            chunks = [bytes([number]) * (3 * MIB) for number in range(9)]
+            chunks = [bytes([number]) * (9 * MIB) for number in range(4)]
             image = b''.join(chunks)
 
             def outcome(kind, size, room, then):
@@ -153,7 +153,7 @@ class MemoryTestCase(base.TestCase):
             print(json.dumps([
                 [
                     outcome(kind, size, room, then) for kind, room, then in
-                    itertools.product((bytes, bytearray), (1, 8), (MIB, None))
+                    itertools.product((bytes, bytearray), (1, 18), (MIB, None))
                 ] for size in (16 * MIB, -1)
             ]))
         """)
