@@ -14,8 +14,7 @@
 
 A call on a cooperative stream yields to the hub, then fetches from its source
 and returns. During a yield, the stream holds no data of its source. So an
-interruption, such as an ``eventlet.Timeout`` or a kill, loses nothing. The
-next call goes on.
+interruption, such as an ``eventlet.Timeout`` or a kill, loses nothing.
 
 ``glance_store.common.cooperation`` decides when a yield is due and which
 stream goes next. A thread without a hub never yields.
@@ -223,7 +222,7 @@ def cooperative_iter(iter: Iterable[_T]) -> '_CooperativeIterator[_T]':
         where it has a ``close``
     :raises TypeError: at the call, if *iter* is not iterable
     :raises RuntimeError: from ``next()``, if *iter* ends right after it raised
-    :raises ValueError: from ``next()``, if *iter* ends after ``close()``
+    :raises ValueError: from ``next()``, after ``close()``
     """
     return _CooperativeIterator(iter, 'iter', cooperation.stream_over(iter))
 
@@ -251,7 +250,7 @@ class _CooperativeIterator(Iterator[_T]):
         # A reader over chunks may still hold data when its source ends.
         self._end = stream.close if counts else _do_nothing
         # The exception of the last fetch, if it raised. A stream of this
-        # module checks its own source.
+        # module goes on where it was.
         self._error: BaseException | None = None
         self._is_ours = isinstance(
             items, _CooperativeIterator | _Chunks | CooperativeReader
@@ -267,8 +266,8 @@ class _CooperativeIterator(Iterator[_T]):
             item = self._fetch()
         except StopIteration:
             self._end()
-            if not self._unclosed:  # another green thread may have closed it
-                raise ValueError('the stream is closed') from None
+            if self._fetch is _refuse:  # another green thread has closed it
+                _refuse()
             if error is None:
                 raise
             raise RuntimeError('the source ended after it raised') from error
@@ -281,6 +280,7 @@ class _CooperativeIterator(Iterator[_T]):
 
     def close(self) -> None:
         """Close the source where it has a ``close``; idempotent."""
+        self._fetch = _refuse
         _close_all(self._unclosed)
 
 
@@ -352,8 +352,8 @@ class CooperativeReader(Generic[_Data]):
         ``bytes``, ``bytearray`` or ``memoryview``; it may reuse one buffer
     :raises TypeError: at the call, if *fd* is neither
     :raises BlockingIOError: from ``next()``, if ``fd.read`` answers None
-    :raises RuntimeError: if *fd* ends right after it raised, as in
-        :func:`cooperative_iter`
+    :raises RuntimeError: if an iterable *fd* ends right after it raised, as
+        in :func:`cooperative_iter`
     """
 
     @overload
@@ -433,7 +433,7 @@ class CooperativeReader(Generic[_Data]):
     def close(self) -> None:
         """Close *fd* where it has a ``close``; idempotent."""
         if not hasattr(self.fd, 'read'):
-            self._take = _refuse_to_read
+            self._take = _refuse
         _close_all(self._unclosed)
 
 
@@ -443,8 +443,8 @@ def _is_file(fd: Any) -> bool:
     return hasattr(type(fd), 'readline') or isinstance(fd, wrapper)
 
 
-def _refuse_to_read(size: int | None) -> Any:
-    raise ValueError('fd: read of a closed CooperativeReader')
+def _refuse(*_: object) -> Any:
+    raise ValueError('the stream is closed')
 
 
 def _read_of(source: Any, parameter: str) -> Callable[..., Any]:

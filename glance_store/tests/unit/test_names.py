@@ -15,6 +15,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 import errno
 import io
 import os
@@ -290,6 +291,26 @@ class CooperativeIterTestCase(base.TestCase):
                 self.assertEqual(closed, sorted(source.closed))
                 # A part of an image does not end here.
                 self.assertRaises(ValueError, next, stream)
+
+    def test_close_in_the_middle_of_a_fetch(self) -> None:
+        """A close that raises is no end either."""
+
+        class Source(Closing):
+            def __iter__(self) -> Iterator[Any]:
+                return self
+
+            def __next__(self) -> Any:
+                with contextlib.suppress(OSError):
+                    stream.close()
+                raise StopIteration
+
+        for make in utils.cooperative_iter, utils.CooperativeReader:
+            for outcome in None, OSError('busy'):
+                source = Source()
+                source.close = answering(outcome).__next__  # type: ignore
+                stream = make(source)
+                for _ in '12':
+                    self.assertRaises(ValueError, next, stream)
 
     def test_close_where_there_is_none(self) -> None:
         for make in utils.cooperative_iter, utils.CooperativeReader:

@@ -266,4 +266,4 @@ class IterableTestCase(base.TestCase):
         # Not the end of an image.
         for step in reader.read, lambda: reader.read(1), reader.__next__:
             exc = self.assertRaises(ValueError, step)
-            self.assertTrue(str(exc).startswith('fd: '))
+            self.assertIn('closed', str(exc))
