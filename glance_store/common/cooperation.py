@@ -253,7 +253,7 @@ class TracedStream(Stream):
                 if of_items or answer:
                     self._chunks += 1
                     self._bytes += _bytes_of(answer)
-                elif answer is not None and 0 not in (*args, *kwargs.values()):
+                elif answer is not None and not _asks_for_none(args, kwargs):
                     self.close()
             return answer
 
@@ -276,6 +276,11 @@ class TracedStream(Stream):
                 self._bytes,
                 *args,
             )
+
+
+def _asks_for_none(args: Any, kwargs: Any) -> bool:
+    """Tell whether a size of 0 is among the arguments of a read."""
+    return any(type(x) is int and x == 0 for x in (*args, *kwargs.values()))
 
 
 def _bytes_of(item: object) -> int:

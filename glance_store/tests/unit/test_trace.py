@@ -206,6 +206,9 @@ class TraceTestCase(Traced):
         self.assertFalse(read(0) or read(size=0) or read(5))
         self.assertEqual({'size': 0}, fd.calls[1][1])
         self.assertEqual([(0, 0, 'runs')], self.new_events())
+        read(5, decode_content=False)
+        read(5, decode_content=False)
+        self.assertEqual((1, 2, 'ended'), self.new_events()[-1])
         # An item, whatever it is, is no end.
         for item in b'', None, 0:
             next(utils.cooperative_iter([item]))
