@@ -74,7 +74,7 @@ class Reads:
         self._fd = fd
         self._read = read
         self._checkpoint = checkpoint
-        self._is_cached = pagecache.PageCache(fd).holds
+        self._page_cache = pagecache.PageCache(fd)
         self._kind = str if hasattr(fd, 'buffer') else bytes
         # The pending read. It keeps its answer until fetch() returns it.
         self._job: pool.Job | None = None
@@ -129,6 +129,7 @@ class Reads:
             else:
                 self._job.wait()
         self._job = self._buffer = None
+        self._page_cache.close()
         file.close()
 
     def _start(self, size: int) -> None:
@@ -136,7 +137,7 @@ class Reads:
 
     def _goes_in_place(self, size: int) -> bool:
         """Tell whether the data are cached, or the pool cannot answer here."""
-        return self._is_cached(size) or not pool.answers_here()
+        return self._page_cache.holds(size) or not pool.answers_here()
 
 
 def _size_passed(size: int) -> int:

@@ -12,6 +12,7 @@
 
 """A question to the page cache: would a read wait for storage?"""
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -36,6 +37,10 @@ _STRIDE = 256 * 1024
 # A question for a missing page makes the kernel read that page. So the last
 # page of a range may be cached by an earlier question. Hence a question also
 # asks for the first page, unless the range before ended there.
+#
+# The kernel reads ahead of the last reads of an open file, and a question
+# counts as one. So the questions about a file that is not cached go by an open
+# file of their own.
 
 
 class PageCache:
@@ -54,6 +59,8 @@ class PageCache:
         # The size of the file at the last look.
         self._end = 0
         self._can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
+        # The descriptor of the other open file, after the first no.
+        self._other: int | None = None
 
     def holds(self, size: int) -> bool:
         """Tell whether a read of *size* bytes would probably not wait."""
@@ -75,25 +82,39 @@ class PageCache:
         """Return a cached range from *first* on, or an empty range."""
         known = self._known
         longest = max(size, min(2 * len(known), _WINDOW))
-        descriptor = self._fd.fileno()
         if first + longest > self._end:
-            self._end = os.fstat(descriptor).st_size
+            self._end = os.fstat(self._fd.fileno()).st_size
         # Past the end the kernel answers at once, cached or not.
         if first >= self._end:
             return range(first, first + size)
         try:
             follows = known and first == known.stop
-            if follows or _has(descriptor, first):
+            if follows or self._has(first):
                 for length in (longest, size):
-                    if _has(descriptor, min(first + length, self._end) - 1):
+                    stop = min(first + length, self._end)
+                    if self._has(stop - 1):
                         return range(first, first + length)
+                    if stop <= first + size:
+                        break  # to ask for that page again says nothing
         except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
             self._can_ask = False
         return range(0)
 
+    def _has(self, at: int) -> bool:
+        other = self._other
+        fd = self._fd.fileno() if other is None else other
+        try:
+            return os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            if other is None:
+                with contextlib.suppress(OSError):
+                    self._other = os.open(f'/proc/self/fd/{fd}', os.O_RDONLY)
+            return False
 
-def _has(descriptor: int, at: int) -> bool:
-    try:
-        return os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
+    def close(self) -> None:
+        """Close what was opened here; idempotent."""
+        if self._other is not None:
+            os.close(self._other)
+            self._other = None
+
+    __del__ = close

@@ -298,6 +298,29 @@ class TestOffload(base.HubTestCase):
         for start in 4 * MIB, 0:
             self.assertPlaces(['here'] * 16 + ['pool'] * 8, places, start)
 
+    def test_stream_leaves_no_descriptor(self):
+        def descriptors():
+            return set(os.listdir('/proc/self/fd'))
+
+        for _ in range(10):  # the page cache may keep what is to be dropped
+            storage = self.file(128 * KIB, 0)
+            reader = utils.CooperativeReader(storage)
+            before = descriptors()
+            reader.read(8 * KIB)
+            opened = descriptors() - before
+            reader.close()
+            left = descriptors() - before
+            self.assertEqual(set(), left)
+            if opened:
+                break
+        self.assertNotEqual(set(), opened)
+        storage = self.file(128 * KIB, 0)
+        read = reading(raw, storage)
+        before = descriptors()
+        read(8 * KIB)
+        del read
+        self.assertEqual(before, descriptors())
+
     def test_sources_that_make_a_pool(self):
         path = self.useFixture(fixtures.TempDir()).join('image')
         with open(path, 'wb') as out:
