@@ -10,55 +10,108 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""One way of streaming, measured in a process of its own.
+"""Stream in several ways, each in a process of its own; say which to set.
 
-A heartbeat asks at random moments while the streams read. A fixed period
-would fall into step with the slices of the streams, and would see too little.
-
-A stall is how much later than due the heartbeat ran. A hub that blocks for
-100 ms meets about 100 moments, and each counts with its own wait, as each
-request would that arrived then. No moment is omitted for being late.
+A stall is how much later than due a heartbeat runs. It is due at random
+moments, for a fixed period would fall into step with the streams. A hub that
+blocks for 100 ms meets about 100 moments, and each counts with its own wait.
 """
 
-from collections.abc import Iterator
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
 import contextlib
+import dataclasses
 import importlib
 import itertools
-import multiprocessing
-from multiprocessing import pool
-from multiprocessing import resource_tracker
-import operator
+from multiprocessing import get_context, pool, resource_tracker
 import os
 import pathlib
 import random
+import re
 import signal
+import statistics
 import tempfile
 import threading
 import time
 from typing import Any
 import warnings
 
+from rich import console, progress, table
+
 from glance_store.cmd.probe import Failure
 
-MIB = 1024 * 1024
-READ_AHEAD = 10  # seconds, at most
 GAP = 0.001  # mean time between two moments, in seconds
+TURNS = 5  # of each way: one after another, so that other load meets all
+EQUAL = 0.05  # two throughputs are equal within this part
+# A stall meets the target within this part, on top of the noise: streams that
+# use their interval up have a chunk to end, and the hub has work of its own.
+MARGIN = 0.2
+
+LEGEND = """
+MB/s is of all streams together. The stall is how long everything else waited,
+in ms: 99th percentile and worst. The row "no streams" is noise of the machine.
+A stall with ≥ was longer: the time limit ended the streams.
+"""
+NOTE = """
+A service reads this section only where these helpers are in place. The page
+user/glance (doc/source/user/glance.rst) puts them there."""
 
 clock = time.monotonic
 
-# What a turn gave: bytes, seconds, and each stall in seconds.
-Turn = tuple[int, float, list[float]]
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What one way with a number of streams came to."""
+
+    streams: int
+    mb_per_second: float
+    stall_median_ms: float
+    stall_p99_ms: float
+    stall_worst_ms: float
+    time_limit_reached: bool
+
+    def fits(self, target: float, noise: 'Cell') -> bool:
+        limit = target * (1 + MARGIN) + noise.stall_p99_ms
+        return self.stall_p99_ms <= limit and not self.time_limit_reached
 
 
-def files_in(name: str) -> list[str]:
-    """Return the path of an image, or those of the images in a folder."""
-    path = pathlib.Path(name)
-    path.stat()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    found = [file for file in files if file.is_file() and file.stat().st_size]
-    if not found:
-        raise Failure(f'{name!r} has no image in it')
-    return [str(file) for file in found]
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A way of streaming, and its cell for each number of streams."""
+
+    way: str
+    label: str
+    options: dict[str, Any]
+    cells: list[Cell] = dataclasses.field(default_factory=list)
+
+    def fits(self, target: float, noise: 'Row') -> bool:
+        pairs = zip(self.cells, noise.cells, strict=True)
+        return all(cell.fits(target, beside) for cell, beside in pairs)
+
+    def speed(self) -> float:
+        """Return a mean in which each number of streams weighs the same."""
+        speeds = (max(cell.mb_per_second, 1e-6) for cell in self.cells)
+        return statistics.geometric_mean(speeds)
+
+    def stall(self) -> float:
+        return max(cell.stall_p99_ms for cell in self.cells)
+
+
+def rows_of(target: float, size: int) -> list[Row]:
+    """Return all ways, those with fewer options first, and no streams last."""
+    chunk = {} if size == 65536 else {'default_chunk_size': size}
+    every_call = {'cooperative_yield_interval': 0, **chunk}
+    interval = {'cooperative_yield_interval': target / 1000, **chunk}
+    offloaded = {**interval, 'offload_file_reads': True}
+    return [
+        Row('no_yields', 'no yields', {}),
+        Row('every_call', 'every call', every_call),
+        Row('interval', f'every {target:g} ms', interval),
+        Row('offloaded', '  offloaded', offloaded),
+        Row('native_threads', 'native threads', {}),
+        Row('no_streams', 'no streams', {}),
+    ]
 
 
 @contextlib.contextmanager
@@ -67,27 +120,36 @@ def images(names: list[str]) -> Iterator[list[str]]:
     # It has no name, so that nothing of it is left however the probe ends.
     with tempfile.TemporaryFile() as file:
         if not names:
-            file.writelines([os.urandom(MIB)] * 256)
+            file.writelines([os.urandom(1 << 20)] * 256)
             file.flush()
             names = [f'/proc/{os.getpid()}/fd/{file.fileno()}']
-        yield [path for name in names for path in files_in(name)]
+        files: list[str] = []
+        for path in map(pathlib.Path, names):
+            path.stat()  # or it is missing
+            found = sorted(path.iterdir()) if path.is_dir() else [path]
+            files += [
+                str(f) for f in found if f.is_file() and f.stat().st_size
+            ]
+        if not files:
+            raise Failure(f'no image in {" ".join(names)}')
+        yield files
 
 
 def prepare(paths: list[str], cold: bool) -> None:
-    """Read files into the page cache, or drop them from it."""
-    end = clock() + READ_AHEAD
-    mounts = pathlib.Path('/proc/self/mountinfo').read_text().splitlines()
+    """Drop files from the page cache, or read them for some seconds."""
+    end = clock() + 10  # a folder may hold more than memory does
+    mounts = pathlib.Path('/proc/self/mountinfo').read_text()
     for path in paths:
         with open(path, 'rb') as file:
-            while not cold and clock() < end and file.read(MIB):
+            while not cold and clock() < end and file.read(1 << 20):
                 pass
-            device = os.fstat(file.fileno()).st_dev
-            name = f' {os.major(device)}:{os.minor(device)} '
-            if cold and any(name in m and ' - tmpfs ' in m for m in mounts):
-                raise Failure(f'--cold: {path!r} is in memory, on a tmpfs')
             if cold:
                 os.fsync(file.fileno())  # only what is written can be dropped
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            device = os.fstat(file.fileno()).st_dev
+            mount = f' {os.major(device)}:{os.minor(device)} .* - tmpfs '
+            if cold and re.search(mount, mounts):
+                raise Failure(f'--cold: {path!r} is in memory, on a tmpfs')
 
 
 @contextlib.contextmanager
@@ -96,19 +158,19 @@ def process() -> Iterator[pool.Pool]:
     # Starting its tracker would let the signal through.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with multiprocessing.get_context('spawn').Pool(1) as worker:
+    with get_context('spawn').Pool(1) as worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield worker
         worker.close()
         worker.join()
 
 
-def set_up(way: str, options: dict[str, Any]) -> None:
+def set_up(row: Row) -> None:
     warnings.simplefilter('ignore')  # eventlet warns against new uses of it
-    if way != 'native_threads':
+    if row.way != 'native_threads':
         importlib.import_module('eventlet').monkey_patch()
     conf = importlib.import_module('glance_store.common.utils').cfg.CONF
-    for name, value in options.items():
+    for name, value in row.options.items():
         conf.set_override(name, value, 'glance_store')
 
 
@@ -117,78 +179,195 @@ def stream(
 ) -> Iterator[int]:
     """Read all files again and again, and only one that is *cold*."""
     utils = importlib.import_module('glance_store.common.utils')
-    read_of = utils.cooperative_read
-    if way == 'no_yields':
-        read_of = operator.attrgetter('read')
-    if way == 'no_streams':
+    while way == 'no_streams':
         # Busy with giving way, so that the stalls of the machine show.
-        paths, cold = ['/dev/null'], False
+        time.sleep(0)
+        yield 0
     files = itertools.islice(itertools.cycle(paths), number, None)
     for path in itertools.islice(files, 1 if cold else None):
         with open(path, 'rb') as file:
-            read = read_of(file)
+            cooperative = way != 'no_yields'
+            read = utils.cooperative_read(file) if cooperative else file.read
             while chunk := read(size):
                 yield len(chunk)
-        if way != 'native_threads':
-            time.sleep(0)  # a request ends, and its green thread waits
+        time.sleep(0)  # a request ends, and its green thread waits
         yield 0
 
 
-def turn(
-    way: str,
-    options: dict[str, Any],
-    streams: int,
-    seconds: float,
-    limit: float,
-    *job: Any,
-) -> Turn:
+def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
     """Run streams in this process, and a heartbeat beside them.
 
-    They run for some seconds, and until the heartbeat runs after them. The
-    limit ends the streams where it does not.
+    They run for a part of the seconds, and until the heartbeat runs after it.
+    Where it does not, all of the seconds are the limit.
     """
-    set_up(way, options)
+    set_up(row)
     begin = threading.Event()
-    begun = end = float('inf')
-    sizes: list[int] = []
-    stalls: list[float] = []
-    errors: list[OSError] = []
+    end = 0.0
+    stalls = []
 
-    def read(number: int) -> None:
+    def read(number: int) -> tuple[int, float]:
         begin.wait()
-        chunks = stream(way, number, *job)
-        try:
-            until = itertools.takewhile(lambda _: clock() < end, chunks)
-            sizes.append(sum(until))
-        except OSError as exc:
-            errors.append(exc)
+        chunks = stream(row.way, number, *job)
+        size = sum(itertools.takewhile(lambda _: clock() < end, chunks))
+        return size, clock()
 
-    def beat() -> None:
-        nonlocal end
-        begin.wait()
-        due = now = begun
-        while True:
-            due += random.expovariate(1 / GAP)
+    with futures.ThreadPoolExecutor(streams) as threads:
+        readers = [threads.submit(read, number) for number in range(streams)]
+        due = now = begun = clock()
+        enough, end = begun + seconds / TURNS, begun + seconds
+        begin.set()
+        while due <= now or now < enough:
             if due > now:  # all moments until now are counted
-                if now > min(end, begun + seconds):
-                    end = 0
-                    return
                 time.sleep(due - now)
                 now = clock()
-            stalls.append(now - due)
+            stalls.append(1000 * (now - due))
+            due += random.expovariate(1 / GAP)
+            if all(reader.done() for reader in readers):
+                enough = 0.0
+        end = 0.0
+        sizes, ends = zip(*(r.result() for r in readers), strict=True)
+    stalls.sort()
+    median, p99 = (stalls[len(stalls) * part // 100] for part in (50, 99))
+    taken = max(ends) - begun
+    speed = sum(sizes) / taken / 1e6
+    return Cell(streams, speed, median, p99, stalls[-1], taken > seconds)
 
-    heart = threading.Thread(target=beat)
-    readers = [threading.Thread(target=read, args=[n]) for n in range(streams)]
-    for thread in (heart, *readers):
-        thread.start()
-    begun = clock()
-    end = begun + limit
-    begin.set()
-    for thread in readers:
-        thread.join()
-    taken = clock() - begun
-    end = 0
-    heart.join()
-    for exc in errors:
-        raise exc
-    return sum(sizes), taken, stalls
+
+def merged(turns: list[Cell]) -> Cell:
+    """Sum up turns; what disturbs one of them shows in the worst stall."""
+    columns: Any = zip(*map(dataclasses.astuple, turns), strict=True)
+    *measured, worst, limited = columns
+    medians = map(statistics.median_low, measured)
+    values: Any = *medians, max(worst), max(limited)
+    return Cell(*values)
+
+
+def measure(options: Namespace, rows: list[Row], paths: list[str]) -> None:
+    """Add to each row its cell for each number of streams."""
+    job = options.chunk_size, paths, options.cold
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(process()) for _ in rows]
+        for streams in options.streams:
+            turns: list[list[Cell]] = [[] for _ in rows]
+            jobs = list(zip(rows, workers, turns, strict=True)) * TURNS
+            for row, worker, seen in track(jobs, f'streams: {streams}'):
+                if any(turn.time_limit_reached for turn in seen):
+                    continue
+                if options.cold:
+                    prepare(paths, cold=True)
+                what = row, streams, options.seconds, *job
+                seen.append(worker.apply(turn, what))
+            for row, seen in zip(rows, turns, strict=True):
+                row.cells.append(merged(seen))
+
+
+def track(items: Sequence[Any], label: str) -> Iterable[Any]:
+    """Give the items, and draw a bar between two of them on a terminal."""
+    error = console.Console(stderr=True)
+    if not error.is_terminal:
+        return items  # rich before 14.3 would print an empty line
+    return progress.track(
+        items, label, console=error, transient=True, auto_refresh=False
+    )
+
+
+def lines_of(options: dict[str, Any]) -> list[str]:
+    return [f'{k} = {str(v).lower()}' for k, v in options.items()]
+
+
+def advice(rows: list[Row], target: float) -> dict[str, Any]:
+    """Return what to set, for how many streams, and at what cost."""
+    settings = [row for row in rows if row.options]
+    fit = [row for row in settings if row.fits(target, rows[-1])]
+    best = max(map(Row.speed, fit), default=0) * (1 - EQUAL)
+    equal = [row for row in fit if row.speed() >= best]
+    row = min(equal[:1] or settings, key=Row.stall)
+    named = ' and '.join(lines_of(row.options))
+    counts = ', '.join(str(cell.streams) for cell in row.cells)
+    counts = ' and '.join(counts.rsplit(', ', 1))
+    kept = f'the stall at about {target:g} ms or less with {counts} streams'
+    # The cost is in steps on which two runs of one load agree.
+    steps = max(1, round(10 - 10 * row.speed() / rows[0].speed()))
+    cost = f'about {steps * 10} %{" or less" if steps == 1 else ""}'
+    said = [
+        f'Set {named}: this keeps {kept}.'
+        if equal
+        else f'No setting keeps {kept}. Closest is {named}.',
+        f'It costs {cost} of the throughput without yields.',
+    ]
+    fits = bool(equal)
+    return {'options': row.options, 'within_target': fits, 'advice': said}
+
+
+def table_of(rows: list[Row], target: float) -> table.Table:
+    answer = table.Table(box=None, padding=(0, 0, 0, 1), pad_edge=False)
+    answer.add_column('streams at once:', no_wrap=True)
+    for cell in rows[0].cells:
+        for title in f'{cell.streams}\nMB/s', '\n99th', '\nworst':
+            answer.add_column(title, justify='right', no_wrap=True)
+    for row in rows:
+        fields = [row.label]
+        for cell, noise in zip(row.cells, rows[-1].cells, strict=True):
+            style = 'green' if cell.fits(target, noise) else 'red'
+            stall = f'[{style}]{"≥" * cell.time_limit_reached}'
+            fields += [
+                f'{cell.mb_per_second:.0f}' if cell.mb_per_second else '',
+                f'{stall}{cell.stall_p99_ms:.1f}',
+                f'{stall}{cell.stall_worst_ms:.1f}',
+            ]
+        answer.add_row(*fields)
+    return answer
+
+
+def draw(rows: list[Row], target: float, path: str) -> None:
+    """Draw the stall against the throughput, a line for each way."""
+    module = importlib.import_module('matplotlib.figure')
+    figure = module.Figure(figsize=(8, 5), dpi=150, layout='constrained')
+    axes = figure.subplots()
+    for marker, row in zip('osD^v', rows, strict=False):
+        x = [cell.mb_per_second for cell in row.cells]
+        y = [cell.stall_p99_ms for cell in row.cells]
+        axes.plot(x, y, marker=marker, label=row.label.strip())
+        for cell in row.cells:
+            text = f' {"≥ " * cell.time_limit_reached}{cell.streams}'
+            axes.annotate(text, (cell.mb_per_second, cell.stall_p99_ms))
+    axes.axhline(target, color='grey', ls='--', label='target')
+    axes.set(
+        title='Numbers are streams at once: low and right is better',
+        xlabel='throughput of all streams, MB/s',
+        ylabel='stall of everything else, 99th percentile, ms',
+        yscale='log',
+    )
+    axes.legend()
+    figure.savefig(path)
+
+
+def show(seen: dict[str, Any]) -> None:
+    out = console.Console(width=80, highlight=False)
+    out.print(table_of(seen['rows'], seen['target']), LEGEND)
+    out.print(*seen['advice'], style='bold')
+    lines = '[glance_store]', *lines_of(seen['options']), NOTE
+    out.print('', *lines, sep='\n', markup=False)
+
+
+def run(options: Namespace) -> dict[str, Any]:
+    """Stream the files, and return what was seen."""
+    # Several intervals fit into each turn.
+    options.seconds = options.seconds or max(1, options.target / 10)
+    options.streams = sorted(set(options.streams or [1, 8, 64]))
+    if len(options.streams) > 3:
+        raise Failure('argument --streams: the table has room for three')
+    if options.plot:
+        importlib.import_module('matplotlib')  # or it is missing
+    rows = rows_of(options.target, options.chunk_size)
+    with images(options.files) as paths:
+        prepare(paths, options.cold)
+        measure(options, rows, paths)
+    if options.plot:
+        draw(rows, options.target, options.plot)
+    asked = 'files', 'chunk_size', 'cold', 'seconds', 'target'
+    return {
+        **{name: getattr(options, name) for name in asked},
+        'rows': rows,
+        **advice(rows, options.target),
+    }

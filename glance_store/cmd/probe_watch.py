@@ -12,84 +12,67 @@
 
 """Ask a running service on a schedule, and tell whether it stalls."""
 
-import argparse
+from argparse import Namespace
 import collections
-from collections.abc import Callable
-import contextlib
-import functools
-import json
+from collections.abc import Iterator
+import itertools
 from multiprocessing.pool import ThreadPool
-import operator
-import re
-import signal
+from operator import attrgetter
 import threading
 import time
 from typing import Any
 
 import requests
-from requests import adapters
+from requests import adapters, Session
 from rich import console
 
-from glance_store.cmd import probe, probe_report, probe_streams
+from glance_store.cmd import probe, probe_streams
 
-# Requests that are due in a second, and those under way at most. A service
-# that takes 600 ms for each answer still gets every request when it is due.
-RATE = 50
-THREADS = 32
-
-# Seconds that an answer may take.
-TIMEOUT = 10.0
+RATE = 50  # requests that are due in a second
+# Requests under way at most. A service that takes two seconds for each answer
+# still gets every request when it is due.
+THREADS = 100
+WARM_UP = 1  # second, whose answers do not count
+TIMEOUT = 10.0  # seconds that an answer may take
 TIMED_OUT = f'no answer within {TIMEOUT:g} s'
 
+ANSWERS = """\
+{requests} requests, {answers_per_second:.1f} answers a second
+   fastest tenth {fastest_tenth_ms:8.1f} ms
+          median {median_ms:8.1f} ms
+ 99th percentile {p99_ms:8.1f} ms
+           worst {worst_ms:8.1f} ms"""
+VERDICT = 'the limit is {target:g} ms from fastest tenth to 99th percentile.'
+LOAD = '{clients} clients downloaded {download_mb_per_second:.0f} MB/s.'
 HINT = """
 A service stalls under load only. Have clients download images meanwhile, or
 add --download IMAGE_URL."""
 
 clock = time.monotonic
 
-# When a request was due, its wait from then, and why it failed.
-Answer = tuple[float, float, str]
-
-
-def shown(url: str) -> str:
-    """Return an address without user, password, query and fragment."""
-    return re.sub('(?<=//)[^/?#]*@|[?#].*', '', url)
-
-
-def session_of(headers: dict[str, str]) -> requests.Session:
-    session = requests.Session()
-    session.headers.update(headers)
-    for scheme in 'http://', 'https://':
-        session.mount(scheme, adapters.HTTPAdapter(pool_maxsize=1000))
-    return session
+# The second in which a request was due, its wait in ms, and why it failed.
+Answer = tuple[int, float, str]
 
 
 def failure_of(
-    session: requests.Session,
-    url: str,
-    take: Callable[[requests.Response], object] = bool,
-    timeout: float = TIMEOUT,
+    session: Session, url: str, take: Any = bool, timeout: float = TIMEOUT
 ) -> str:
-    """Take an answer, and return why that failed, '' where it did not.
-
-    Messages of exceptions name the address, with all that is secret in it.
-    """
-    get = functools.partial(session.get, allow_redirects=False, stream=True)
+    """Take an answer, and return why that failed, '' where it did not."""
+    form: Any = {'allow_redirects': False, 'stream': True}
     try:
-        with get(url, timeout=timeout) as answer:
+        with session.get(url, timeout=timeout, **form) as answer:
             take(answer)
     except requests.Timeout:
         return TIMED_OUT
     except (requests.RequestException, ValueError) as exc:
-        return type(exc).__name__
+        return type(exc).__name__  # its message tells what is secret in a URL
     return f'status {answer.status_code}' if answer.status_code >= 400 else ''
 
 
 def download(
-    seconds: float, clients: int, headers: dict[str, str], url: str
+    session: Session, url: str, clients: int, seconds: float
 ) -> float:
     """Let clients download, and return how much came, in MB/s."""
-    session = session_of(headers)
     sizes = []
 
     def take(answer: requests.Response) -> None:
@@ -103,125 +86,91 @@ def download(
     for _ in range(clients):
         threading.Thread(target=client, daemon=True).start()
     time.sleep(seconds)
-    return sum(sizes) / max(seconds, 1) / 1e6
+    return sum(sizes) / seconds / 1e6
 
 
-def ask(headers: dict[str, str], url: str, count: int) -> list[Answer]:
-    """Make requests on schedule, and return when each was due and answered."""
-    session = session_of(headers)
-    begun = clock()
+def ask(session: Session, url: str, seconds: float) -> list[Answer]:
+    """Make requests on schedule, and return the answers after the warm-up."""
+    begun = clock() + WARM_UP
 
-    def request(due: float) -> Answer:
-        left = max(0.001, begun + due + TIMEOUT - clock())
-        content = operator.attrgetter('content')
-        failure = failure_of(session, url, content, left)
-        return due, clock() - begun - due, failure
+    def schedule() -> Iterator[int]:
+        for number in range(-WARM_UP * RATE, int(seconds * RATE)):
+            time.sleep(max(0, begun + number / RATE - clock()))
+            yield number
 
-    pool = ThreadPool(THREADS)  # of daemons, which do not hold up Ctrl-C
-    answers = []
-    # The bar is drawn once a second, for it takes time from the threads.
-    for first in probe_report.track(range(0, count, RATE), 'asking'):
-        for number in range(first, min(first + RATE, count)):
-            due = number / RATE
-            time.sleep(max(0, begun + due - clock()))
-            answers.append(pool.apply_async(request, [due]))
-    answered = [answer.get() for answer in answers]
-    # To end a pool when the interpreter exits may wait for ever.
-    pool.close()
-    pool.join()
-    return answered
+    def request(number: int) -> Answer:
+        due = begun + number / RATE
+        left = max(0.001, due + TIMEOUT - clock())
+        failure = failure_of(session, url, attrgetter('content'), left)
+        return number // RATE, 1000 * (clock() - due), failure
+
+    with ThreadPool(THREADS) as pool:  # of daemons: none holds up Ctrl-C
+        answers = pool.imap(request, schedule())
+        # The bar is drawn once a second, for it takes time from the threads.
+        steps = probe_streams.track(
+            range(WARM_UP + int(seconds) + 1), 'asking'
+        )
+        seen = [list(itertools.islice(answers, RATE)) for _ in steps]
+    return list(itertools.chain(*seen[WARM_UP:]))
 
 
-def summary(
-    answers: list[Answer], seconds: float, target: float
-) -> dict[str, Any]:
+def summary(answers: list[Answer], target: float) -> dict[str, Any]:
     """Return what the answers say, with times in ms."""
     # A request without an answer in time has waited all the same.
-    waits = [
-        (wait * 1000, int(due))
-        for due, wait, failure in answers
-        if failure in ('', TIMED_OUT)
-    ]
-    if not waits:
+    waited = [answer for answer in answers if answer[2] in ('', TIMED_OUT)]
+    if not waited:
         raise probe.Failure('no request was answered')
-    ordered = sorted(wait for wait, _ in waits)
+    waits = sorted(wait for _, wait, _ in waited)
     fastest, median, p99 = (
-        probe_report.percentile(ordered, percent) for percent in (10, 50, 99)
+        waits[len(waits) * part // 100] for part in (10, 50, 99)
     )
     limit = fastest + target
     failures = collections.Counter(kind for *_, kind in answers if kind)
     return {
         'requests': len(answers),
-        'answers_per_second': (len(answers) - failures.total()) / seconds,
-        'failures': dict(failures.most_common()),
+        'answers_per_second': RATE * (1 - failures.total() / len(answers)),
+        'failures': dict(failures),
         'fastest_tenth_ms': fastest,
         'median_ms': median,
         'p99_ms': p99,
-        'worst_ms': ordered[-1],
+        'worst_ms': waits[-1],
         # One that answers nothing in time stalls, too.
         'stalls': p99 > min(limit, TIMEOUT * 1000),
-        'late_seconds': sorted({due for wait, due in waits if wait > limit}),
+        'late_seconds': sorted({at for at, wait, _ in waited if wait > limit}),
     }
 
 
-def run(options: argparse.Namespace) -> int:
-    """Ask the service, print what was seen, and return the exit status."""
-    headers = dict(options.header)
+def run(options: Namespace) -> dict[str, Any]:
+    """Ask the service, and return what was seen."""
+    session = Session()
+    session.headers.update(line.groups() for line in options.header)
+    for scheme in 'http://', 'https://':
+        session.mount(scheme, adapters.HTTPAdapter(pool_maxsize=1000))
     for url in filter(None, (options.url, options.download)):
-        if failure := failure_of(session_of(headers), url):
-            raise probe.Failure(f'{shown(url)}: {failure}')
-    count = int(options.seconds * RATE)
-    with contextlib.ExitStack() as stack:
-        if options.download:
-            worker = stack.enter_context(probe_streams.process())
-            what = headers, options.download
-            worker.apply(download, (0, 0, *what))  # it has started then
-            job = options.seconds, options.clients, *what
-            load = worker.apply_async(download, job)
-        answers = ask(headers, options.url, count)
-        seen = {
-            'url': shown(options.url),
-            'seconds': count / RATE,
+        if failure := failure_of(session, url):
+            name = 'URL' if url == options.url else '--download'
+            raise probe.Failure(f'{name}: {failure}')
+    clients = options.clients if options.download else 0
+    with probe_streams.process() as worker:
+        job = session, options.download, clients, options.seconds
+        load = worker.apply_async(download, job)
+        answers = ask(session, options.url, options.seconds)
+        return {
+            'seconds': options.seconds,
             'target': options.target,
-            **summary(answers, count / RATE, options.target),
+            **summary(answers, options.target),
+            'clients': clients,
+            'download_mb_per_second': load.get(),
         }
-        if options.download:
-            seen['download_mb_per_second'] = load.get()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if options.json:
-        print(json.dumps({'version': 1, 'kind': 'watch', **seen}, indent=2))
-    else:
-        show(options, seen)
-    return int(seen['stalls'])
 
 
-def show(options: argparse.Namespace, seen: dict[str, Any]) -> None:
-    out = console.Console(width=80, highlight=False, markup=False)
-    out.print(
-        f'{seen["url"]}: {seen["requests"]} requests, '
-        f'{seen["answers_per_second"]:.1f} answers a second'
-    )
-    for label, name in (
-        ('fastest tenth', 'fastest_tenth_ms'),
-        ('median', 'median_ms'),
-        ('99th percentile', 'p99_ms'),
-        ('worst', 'worst_ms'),
-    ):
-        out.print(f'{label:>16} {probe_report.milliseconds(seen[name]):>8} ms')
+def show(seen: dict[str, Any]) -> None:
+    out = console.Console(width=80, highlight=False)
+    out.print(ANSWERS.format(**seen))
     for kind, number in seen['failures'].items():
         out.print(f'Failed: {number} with {kind}')
-    if options.download:
-        speed = f'{seen["download_mb_per_second"]:,.0f} MB/s'
-        out.print(
-            f'Downloaded meanwhile: {speed} by {options.clients} clients'
-        )
-    out.print(
-        f'It {"stalls" if seen["stalls"] else "does not stall"}: the 99th '
-        f'percentile is {"" if seen["stalls"] else "no "}more than '
-        f'{options.target:g} ms above the fastest tenth.',
-        style='bold',
-    )
-    if late := seen['late_seconds']:
-        out.print(f'Answers above that: in the seconds {str(late)[1:-1]}')
-    if not options.download:
-        out.print(HINT)
+    verdict = 'It stalls:' if seen['stalls'] else 'It does not stall:'
+    out.print(verdict, VERDICT.format(**seen), style='bold')
+    if seen['late_seconds']:
+        out.print('Answers above that: in the seconds', *seen['late_seconds'])
+    out.print((LOAD if seen['clients'] else HINT).format(**seen))
