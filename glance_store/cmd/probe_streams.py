@@ -50,7 +50,7 @@ MARGIN = 0.2
 
 LEGEND = """
 MB/s is of all streams together. The stall is how long everything else waited,
-in ms: 99th percentile and worst. The row "no streams" is noise of the machine.
+in ms: 99th percentile and worst. What lies within "no streams" is noise.
 A stall with ≥ was longer: the time limit ended the streams.
 """
 NOTE = """
