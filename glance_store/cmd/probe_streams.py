@@ -126,10 +126,8 @@ def images(names: list[str]) -> Iterator[list[str]]:
         files: list[str] = []
         for path in map(pathlib.Path, names):
             path.stat()  # or it is missing
-            found = sorted(path.iterdir()) if path.is_dir() else [path]
-            files += [
-                str(f) for f in found if f.is_file() and f.stat().st_size
-            ]
+            here = sorted(path.iterdir()) if path.is_dir() else [path]
+            files += [str(f) for f in here if f.is_file() and f.stat().st_size]
         if not files:
             raise Failure(f'no image in {" ".join(names)}')
         yield files
@@ -337,6 +335,7 @@ def draw(rows: list[Row], target: float, path: str) -> None:
         xlabel='throughput of all streams, MB/s',
         ylabel='stall of everything else, 99th percentile, ms',
         yscale='log',
+        xlim=(0, None),
     )
     axes.legend()
     figure.savefig(path)

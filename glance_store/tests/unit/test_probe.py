@@ -162,9 +162,11 @@ class ReportTestCase(ProbeTestCase):
         output, _ = self.probe('--version')
         self.assertRegex(output, r'^\d+\.\d+\.\d+')
 
-    def test_rule(self) -> None:
+    def test_help(self) -> None:
         output, _ = self.probe('--help')
         self.assertIn('The rule: within', output)
+        output, _ = self.probe('watch', '--help')
+        self.assertRegex(output, r'--target MS .*\(default: 100\)')
 
 
 def cached(path: str) -> bool:
