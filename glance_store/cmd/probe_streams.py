@@ -50,8 +50,8 @@ MARGIN = 0.2
 
 LEGEND = """
 MB/s is of all streams together. The stall is how long everything else waited,
-in ms: 99th percentile and worst. What lies within "no streams" is noise.
-A stall with ≥ was longer: the time limit ended the streams.
+in ms: 99th percentile and worst. One within that of "no streams" is noise.
+With ≥ the time limit ended the streams, and the true stall is longer.
 """
 NOTE = """
 A service reads this section only where these helpers are in place. The page

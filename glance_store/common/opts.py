@@ -57,12 +57,12 @@ everything else on the hub waits longer for each.
         help="""
 Longest time that streams run between two cooperative yields, in seconds.
 
-0 yields at every chunk. With 0.01, everything else on the hub waits for 10
-milliseconds at most, or for one chunk where that takes longer. Many streams on
-one hub share the interval, down to 1 millisecond each, so that the limit holds
-for any number of streams. A service with many clients sets an interval,
-because each yield costs a look at all their sockets. Threads without a hub
-never yield.
+0 yields at every chunk. With 0.01, one stream on a hub runs for 10
+milliseconds, and ten or more run for 1 millisecond each. The hub runs
+everything else after each of them. So everything else waits for the interval
+at most, with any number of streams, or for one chunk that takes longer. A
+service with many clients sets an interval, because each yield costs a look at
+all their sockets. Threads without a hub never yield.
 """,
     ),
     cfg.BoolOpt(
