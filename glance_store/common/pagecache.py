@@ -17,7 +17,7 @@ import os
 import sys
 from typing import Any
 
-# The longest range of one question, in bytes.
+# The longest range of one question in bytes, unless a read is longer.
 _WINDOW = 8 * 1024 * 1024
 
 # A longer read is a read to EOF.
@@ -87,15 +87,15 @@ class PageCache:
         # Past the end the kernel answers at once, cached or not.
         if first >= self._end:
             return range(first, first + size)
+        lengths = [longest]
+        if size < longest and first + size < self._end:
+            lengths.append(size)  # it ends at another page
         try:
             follows = known and first == known.stop
             if follows or self._has(first):
-                for length in (longest, size):
-                    stop = min(first + length, self._end)
-                    if self._has(stop - 1):
+                for length in lengths:
+                    if self._has(min(first + length, self._end) - 1):
                         return range(first, first + length)
-                    if stop <= first + size:
-                        break  # to ask for that page again says nothing
         except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
             self._can_ask = False
         return range(0)
