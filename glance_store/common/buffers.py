@@ -65,7 +65,7 @@ class Buffer:
         # A chunk of which the part from the offset on is left, or None.
         self._rest: Any = None
         self._at = 0
-        # The bytes that a call has gathered; None unless one was interrupted.
+        # The bytes that the last call has gathered, unless it has returned.
         self._gathered: Any = None
 
     def take(self, size: int | None) -> Any:
@@ -82,7 +82,7 @@ class Buffer:
                 piece = self._piece(size)
                 if size is None or len(piece) == size or not piece:
                     return piece
-                # It stays there if there is no memory to copy it.
+                # The piece stays there if there is no memory to copy it.
                 self._rest, self._at = piece, 0
                 self._gathered = _begun(piece, size)
                 self._rest = piece = None
@@ -140,13 +140,14 @@ class Buffer:
             if not piece:
                 break
             gathered.write(piece)
+            del piece
         gathered.truncate()
         answer = gathered.getvalue()
         self._gathered = None
         return answer
 
     def _piece(self, missing: int | None) -> Any:
-        """Remove at most *missing* bytes of one chunk; none at EOF only."""
+        """Remove at most *missing* bytes of one chunk; empty at EOF."""
         if missing == 0:
             return b'' if self._kind is None else self._kind()
         if self._rest is None:

@@ -258,6 +258,19 @@ class IterableTestCase(base.TestCase):
             for size, answer in zip(sizes, got, strict=True):
                 self.assertIn(size, (None, -1, len(answer)))
 
+    def test_part_of_a_chunk_that_finds_no_memory(self) -> None:
+        class Scarce(bytes):
+            errors = [MemoryError()]
+
+            def __getitem__(self, key: Any) -> Any:
+                if self.errors:
+                    raise self.errors.pop()
+                return super().__getitem__(key)
+
+        reader = self.reader(b'abc', Scarce(b'defgh'))
+        self.assertRaises(MemoryError, reader.read, 5)
+        self.assertEqual([b'a', b'bcdefgh'], [reader.read(1), reader.read(-1)])
+
     def test_read_of_a_closed_reader(self) -> None:
         reader = self.reader(b'abc', b'def')
         reader.read(2)
