@@ -10,10 +10,11 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Where a stream yields, when, which stream goes next, and the trace.
+"""When a stream yields, which stream goes next, and the trace.
 
-This module tells green threads from native ones. It uses eventlet where
-the program has imported it, and works without it.
+``utils`` and ``offload`` call the checkpoint. This module finds the hub of a
+native thread. It uses eventlet where the program has imported it, and works
+without it.
 """
 
 import collections
@@ -35,8 +36,8 @@ LOG = logging.getLogger(__name__)
 P = ParamSpec('P')
 T = TypeVar('T')
 
-# The shortest slice in seconds, for many streams on a hub. A slice far below
-# the work of another green thread would starve the streams.
+# Many streams on a hub divide the interval down to this, in seconds. A slice
+# far below the work of another green thread would starve the streams.
 LEAST_SLICE = 0.001
 
 opts.register_opts(cfg.CONF)
@@ -65,12 +66,12 @@ def current_hub() -> Any:
 # The streams of one hub that wait for their yield to end.
 #
 # A stream joins at the end of the queue. Each round of the hub lets in the
-# first one. So everything else on the hub waits for one slice at most, for any
-# number of streams. Both steps cost O(1). An interrupted yield leaves from
-# anywhere in the queue, which costs O(n).
+# first one. So everything else on the hub waits for one slice and its last
+# chunk, for any number of streams. Both steps cost O(1). An interrupted yield
+# leaves from anywhere in the queue, which costs O(n).
 #
 # The queue is a deque of green threads. A timer of 0 seconds switches to the
-# first of them. A hub runs a timer that a callback sets in its next round,
+# first of them. A hub runs a timer that another timer sets in its next round,
 # after a look at its sockets. So the queue sets the timer again when a slice
 # ends. An earlier timer would overtake the timers that fell due in the slice.
 #

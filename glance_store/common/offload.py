@@ -82,7 +82,7 @@ class Reads:
         self._buffer: buffers.Buffer | None = None
 
     def read(self, length: int | None = None) -> Any:
-        """Read as the file does, with one checkpoint."""
+        """Read as the file does, with one checkpoint for each fetch."""
         size = _ALL if length is None else operator.index(length)
         if size < 0:
             size = _ALL

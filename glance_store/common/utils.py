@@ -13,7 +13,7 @@
 """Stream images chunk by chunk, and let other green threads run meanwhile.
 
 A call on a cooperative stream yields to the hub, then fetches from its source
-and returns. During a yield, the stream holds no data of its source. So an
+and returns. During a yield, the call holds no data of its source. So an
 interruption, such as an ``eventlet.Timeout`` or a kill, loses nothing.
 
 ``glance_store.common.cooperation`` decides when a yield is due and which
@@ -308,8 +308,8 @@ def _cooperative_read(
 ) -> tuple[Callable[..., Any], offload.Reads | None]:
     """Return a cooperative ``fd.read``, and its ``Reads`` if it is offloaded.
 
-    An offloaded read makes its own checkpoint, after the pool has answered. An
-    argument named *keyword* is passed by position.
+    An offloaded read makes its own checkpoint. An argument named *keyword* is
+    passed by position.
     """
     read = _read_of(fd, 'fd')
     reads = offload.reads_of(fd, read, stream.checkpoint)
@@ -341,9 +341,9 @@ class CooperativeReader(Generic[_Data]):
 
     Reading and iterating share one position, so every byte comes once.
 
-    A file iterates by chunks of ``[glance_store] default_chunk_size``, and not
-    by lines. So does a file-like that is not iterable. Every other source
-    gives the items of its own iteration.
+    A file has a ``readline``, and iterates by chunks of ``[glance_store]
+    default_chunk_size``. So does a file-like that is not iterable. An iterable
+    gives its chunks that hold data. Any other file-like gives its own items.
 
     Over an iterable, the reader holds at most two chunks and the bytes of one
     read in memory.
@@ -397,8 +397,8 @@ class CooperativeReader(Generic[_Data]):
         :func:`cooperative_read` of the file-like. Over an iterable, the
         following holds.
 
-        :param length: number of bytes; None for the rest of a chunk, or else
-            the next chunk with data; -1 for the whole rest
+        :param length: number of bytes; -1 for the whole rest; None for what an
+            interrupted read has left, or else the next chunk with data
         :returns: ``bytes``, or ``str`` over text; shorter than *length* only
             at the end, and empty only at EOF or for a *length* of 0
         :raises TypeError: if *length* is no integer; if a chunk is neither
