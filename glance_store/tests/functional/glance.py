@@ -261,6 +261,30 @@ def priority(number: int, pid: int = 0) -> Iterator[None]:
             os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
 
 
+@contextlib.contextmanager
+def slow_disk(server: Glance, rate: int) -> Iterator[bool]:
+    """Let a server read *rate* bytes a second from its disk; tell if it works.
+
+    That takes the right to make a group of the controller ``blkio``.
+    """
+    groups = pathlib.Path('/sys/fs/cgroup/blkio')
+    pid = str(server.process.pid)
+    group = groups / f'glance-store-test-{pid}'
+    device = server.folder.stat().st_dev
+    limit = f'{os.major(device)}:{os.minor(device)} {rate}'
+    with contextlib.ExitStack() as stack:
+        try:
+            group.mkdir()
+            stack.callback(group.rmdir)
+            (group / 'blkio.throttle.read_bps_device').write_text(limit)
+            (group / 'cgroup.procs').write_text(pid)
+            stack.callback((groups / 'cgroup.procs').write_text, pid)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
 class Asking:
     """A client that asks for /versions all the time, on one connection.
 
