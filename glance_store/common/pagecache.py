@@ -16,6 +16,9 @@ import contextlib
 import os
 import sys
 from typing import Any
+import weakref
+
+from glance_store.common import pool
 
 # The longest range of one question in bytes, unless a read is longer.
 _WINDOW = 8 * 1024 * 1024
@@ -59,8 +62,10 @@ class PageCache:
         # The size of the file at the last look.
         self._end = 0
         self._can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
-        # The descriptor of the other open file, after the first no.
+        # The descriptor of the other open file, after the first no, and what
+        # closes it.
         self._other: int | None = None
+        self._finalizer: Any = None
 
     def holds(self, size: int) -> bool:
         """Tell whether a read of *size* bytes would probably not wait."""
@@ -89,7 +94,7 @@ class PageCache:
             return range(first, first + size)
         lengths = [longest]
         if size < longest and first + size < self._end:
-            lengths.append(size)  # it ends at another page
+            lengths.append(size)  # it may end at another page
         try:
             follows = known and first == known.stop
             if follows or self._has(first):
@@ -106,15 +111,17 @@ class PageCache:
         try:
             return os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
         except BlockingIOError:
-            if other is None:
-                with contextlib.suppress(OSError):
-                    self._other = os.open(f'/proc/self/fd/{fd}', os.O_RDONLY)
+            if other is None and pool.answers_here():
+                self._open_other()
             return False
+
+    def _open_other(self) -> None:
+        path = f'/proc/self/fd/{self._fd.fileno()}'
+        with contextlib.suppress(OSError):
+            self._other = os.open(path, os.O_RDONLY)
+            self._finalizer = weakref.finalize(self, os.close, self._other)
 
     def close(self) -> None:
         """Close what was opened here; idempotent."""
-        if self._other is not None:
-            os.close(self._other)
-            self._other = None
-
-    __del__ = close
+        if self._finalizer is not None:
+            self._finalizer()
