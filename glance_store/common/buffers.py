@@ -16,8 +16,6 @@ from collections.abc import Callable
 import io
 from typing import Any
 
-_DATA = (bytes, bytearray, memoryview, str)
-
 # The most bytes of room that a buffer takes in advance. Growth step by step
 # often touches new pages of memory, which cost ten times the copying.
 _MOST_ROOM = 16 * 1024 * 1024
@@ -87,6 +85,11 @@ class Buffer:
                 self._gathered = _begun(piece, size)
                 self._rest = piece = None
             return self._gather(size)
+        except MemoryError:
+            # CPython leaves it broken, and may crash at the next call.
+            if isinstance(self._gathered, io.StringIO):
+                self._gathered.close()
+            raise
         finally:
             self._busy = False
 
@@ -179,7 +182,8 @@ def _begun(piece: Any, size: int) -> Any:
 
 def is_filled(chunk: Any) -> bool:
     """Tell whether a chunk has data, or is to be refused."""
+    kinds = (bytes, bytearray, memoryview, str)
     try:
-        return not isinstance(chunk, _DATA) or len(chunk) > 0
+        return not isinstance(chunk, kinds) or len(chunk) > 0
     except (TypeError, ValueError):  # a memoryview without a length
         return True

@@ -118,7 +118,6 @@ class MemoryTestCase(base.TestCase):
     def test_no_memory_to_gather(self) -> None:
         """A call that ends for want of memory leaves no hole."""
         outcomes = base.run_python("""
-            import functools
             import itertools
             import json
             import resource
@@ -144,18 +143,22 @@ class MemoryTestCase(base.TestCase):
                     return 'enough memory'
                 finally:
                     resource.setrlimit(resource.RLIMIT_AS, (NONE, NONE))
-                parts = iter(functools.partial(read, then), b'')
                 try:
-                    whole = b''.join(parts)
+                    parts = [*iter(lambda: read(then) or None, None)]
                 except ValueError:
                     return 'refused'
-                return 'whole' if whole == image else 'not whole'
+                if kind is bytes.decode:
+                    parts = map(str.encode, parts)
+                return 'whole' if b''.join(parts) == image else 'not whole'
+
+            def outcomes(*kinds_and_sizes):
+                cases = *kinds_and_sizes, (1, 18), (MIB, None)
+                return [outcome(*case) for case in itertools.product(*cases)]
 
             print(json.dumps([
-                [
-                    outcome(kind, size, room, then) for kind, room, then in
-                    itertools.product((bytes, bytearray), (1, 18), (MIB, None))
-                ] for size in (16 * MIB, -1)
+                outcomes((bytes, bytearray), [16 * MIB]),
+                outcomes((bytes, bytearray, bytes.decode), [-1])
+                + outcomes([bytes.decode], [16 * MIB]),
             ]))
         """)
         kept, lost = outcomes

@@ -259,17 +259,25 @@ class IterableTestCase(base.TestCase):
                 self.assertIn(size, (None, -1, len(answer)))
 
     def test_part_of_a_chunk_that_finds_no_memory(self) -> None:
-        class Scarce(bytes):
-            errors = [MemoryError()]
+        def scarce(kind: Any) -> Any:
+            class Scarce(kind):  # type: ignore[misc]
+                errors = [MemoryError()]
 
-            def __getitem__(self, key: Any) -> Any:
-                if self.errors:
-                    raise self.errors.pop()
-                return super().__getitem__(key)
+                def __getitem__(self, key: Any) -> Any:
+                    if self.errors:
+                        raise self.errors.pop()
+                    return super().__getitem__(key)
 
-        reader = self.reader(b'abc', Scarce(b'defgh'))
+            return Scarce
+
+        reader = self.reader(b'abc', scarce(bytes)(b'defgh'))
         self.assertRaises(MemoryError, reader.read, 5)
         self.assertEqual([b'a', b'bcdefgh'], [reader.read(1), reader.read(-1)])
+        # Text is refused from then on.
+        reader = self.reader('abc', scarce(str)('defgh'))
+        self.assertRaises(MemoryError, reader.read, 5)
+        for size in 1, -1:
+            self.assertRaises(ValueError, reader.read, size)
 
     def test_read_of_a_closed_reader(self) -> None:
         reader = self.reader(b'abc', b'def')
