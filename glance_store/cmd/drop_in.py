@@ -144,10 +144,15 @@ def main(argv: list[str] | None = None) -> int:
     flag('--dry-run', help='only tell what would change')
     options = parser.parse_args(argv)
     act = undo if options.undo else put
+    steps: list[str] = []
+    error = ''
     try:
         # All steps come before the output, which may be closed at any line.
-        steps = list(act(find(options.python), not options.dry_run))
-        print(*steps, sep='\n')
+        steps.extend(act(find(options.python), not options.dry_run))
     except (OSError, Refusal) as exc:
-        parser.exit(2, f'{parser.prog}: {options.python}: {exc}\n')
+        error = f'{parser.prog}: {options.python}: {exc}\n'
+    for step in steps:
+        print(step)
+    if error:
+        parser.exit(2, error)
     return 0

@@ -138,10 +138,23 @@ class TestDropIn(base.TestCase):
         for arguments, expected in ([], 'ours'), (['--undo'], '5.5.0'):
             full = open('/dev/full', 'w', buffering=1)
             with contextlib.redirect_stdout(full):
-                with contextlib.suppress(SystemExit):
+                with contextlib.suppress(OSError):
                     drop_in.main(['--python', self.python, *arguments])
             self.assertRaises(OSError, full.close)
             self.assertEqual(expected, self.imported())
+
+    def test_step_that_fails(self) -> None:
+        """The steps before it are printed, and the next run goes on."""
+        in_the_way = self.common / 'utils.py.released'
+        in_the_way.mkdir()
+        status, steps, error = self.run_main()
+        self.assertEqual(2, status)
+        self.assertIn('utils.py.released', error)
+        self.assertIn(f'add {self.common / "opts.py"}', steps)
+        self.assertEqual('5.5.0', self.imported())
+        in_the_way.rmdir()
+        self.run_main()
+        self.assertEqual('ours', self.imported())
 
     def test_byte_code_that_is_not_checked(self) -> None:
         compiling = [
