@@ -254,7 +254,7 @@ class TracedStream(Stream):
                 if of_items or answer:
                     self._chunks += 1
                     self._bytes += _bytes_of(answer)
-                elif answer is not None and not _asks_for_none(args, kwargs):
+                elif answer is not None and not _asks_for_0(args, kwargs):
                     self.close()
             return answer
 
@@ -279,7 +279,7 @@ class TracedStream(Stream):
             )
 
 
-def _asks_for_none(args: Any, kwargs: Any) -> bool:
+def _asks_for_0(args: Any, kwargs: Any) -> bool:
     """Tell whether a size of 0 is among the arguments of a read."""
     return any(type(x) is int and x == 0 for x in (*args, *kwargs.values()))
 

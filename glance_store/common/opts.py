@@ -60,9 +60,9 @@ Longest time that streams run between two cooperative yields, in seconds.
 0 yields at every chunk. With 0.01, one stream on a hub runs for 10
 milliseconds, and ten or more run for 1 millisecond each. The hub runs
 everything else after each of them. So everything else waits for the interval
-at most, with any number of streams, or for one chunk that takes longer. A
-service with many clients sets an interval, because each yield costs a look at
-all their sockets. Threads without a hub never yield.
+and one chunk at most, with any number of streams. A service with many clients
+sets an interval, because each yield costs a look at all their sockets. Threads
+without a hub never yield.
 """,
     ),
     cfg.BoolOpt(

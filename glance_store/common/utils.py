@@ -444,7 +444,7 @@ def _is_file(fd: Any) -> bool:
 
 
 def _refuse(*_: object) -> Any:
-    raise ValueError('the stream is closed')
+    raise ValueError('the stream is closed') from None
 
 
 def _read_of(source: Any, parameter: str) -> Callable[..., Any]:
