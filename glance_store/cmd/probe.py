@@ -35,8 +35,7 @@ tells how to ask a running service instead."""
 WATCH = """Ask a running service on a schedule, and measure each answer from
 the moment it was due. The service stalls, and the exit status is 1, where the
 99th percentile exceeds the fastest tenth by more than the target. A person
-notices a delay of 100 ms, the default. Clients on the same machine take
-processor time from the service, and so delay its answers as well."""
+notices a delay of 100 ms, the default."""
 
 
 class Failure(Exception):

@@ -102,7 +102,7 @@ def rows_of(target: float, size: int) -> list[Row]:
     """Return all ways, those with fewer options first, and no streams last."""
     chunk = {} if size == 65536 else {'default_chunk_size': size}
     every_call = {'cooperative_yield_interval': 0, **chunk}
-    interval = {'cooperative_yield_interval': target / 1000, **chunk}
+    interval = {'cooperative_yield_interval': round(target / 1000, 9), **chunk}
     offloaded = {**interval, 'offload_file_reads': True}
     return [
         Row('no_yields', 'no yields', {}),
@@ -195,8 +195,7 @@ def stream(
 def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
     """Run streams in this process, and a heartbeat beside them.
 
-    They run for a part of the seconds, and until the heartbeat runs after it.
-    Where it does not, all of the seconds are the limit.
+    They run for a part of the seconds, and on until the heartbeat runs.
     """
     set_up(row)
     begin = threading.Event()
@@ -205,8 +204,11 @@ def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
 
     def read(number: int) -> tuple[int, float]:
         begin.wait()
-        chunks = stream(row.way, number, *job)
-        size = sum(itertools.takewhile(lambda _: clock() < end, chunks))
+        size = 0
+        for chunk in stream(row.way, number, *job):
+            size += chunk
+            if clock() >= end:
+                break
         return size, clock()
 
     with futures.ThreadPoolExecutor(streams) as threads:
@@ -226,9 +228,9 @@ def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
         sizes, ends = zip(*(r.result() for r in readers), strict=True)
     stalls.sort()
     median, p99 = (stalls[len(stalls) * part // 100] for part in (50, 99))
-    taken = max(ends) - begun
-    speed = sum(sizes) / taken / 1e6
-    return Cell(streams, speed, median, p99, stalls[-1], taken > seconds)
+    speed = sum(sizes) / (max(ends) - begun) / 1e6
+    late = now - begun >= seconds
+    return Cell(streams, speed, median, p99, stalls[-1], late)
 
 
 def merged(turns: list[Cell]) -> Cell:
@@ -308,11 +310,10 @@ def table_of(rows: list[Row], target: float) -> table.Table:
         for cell, noise in zip(row.cells, rows[-1].cells, strict=True):
             style = 'green' if cell.fits(target, noise) else 'red'
             stall = f'[{style}]{"≥" * cell.time_limit_reached}'
-            fields += [
-                f'{cell.mb_per_second:.0f}' if cell.mb_per_second else '',
-                f'{stall}{cell.stall_p99_ms:.1f}',
-                f'{stall}{cell.stall_worst_ms:.1f}',
-            ]
+            fields.append(f'{cell.mb_per_second:.0f}'.removeprefix('0'))
+            for ms in cell.stall_p99_ms, cell.stall_worst_ms:
+                digits = 1 if ms < 100 else 0  # or three columns are too wide
+                fields.append(f'{stall}{ms:.{digits}f}')
         answer.add_row(*fields)
     return answer
 
@@ -335,6 +336,7 @@ def draw(rows: list[Row], target: float, path: str) -> None:
         xlabel='throughput of all streams, MB/s',
         ylabel='stall of everything else, 99th percentile, ms',
         yscale='log',
+        xmargin=0.1,  # room for the last label
         xlim=(0, None),
     )
     axes.legend()

@@ -17,7 +17,6 @@ import collections
 from collections.abc import Iterator
 import itertools
 from multiprocessing.pool import ThreadPool
-from operator import attrgetter
 import threading
 import time
 from typing import Any
@@ -29,9 +28,7 @@ from rich import console
 from glance_store.cmd import probe, probe_streams
 
 RATE = 50  # requests that are due in a second
-# Requests under way at most. A service that takes two seconds for each answer
-# still gets every request when it is due.
-THREADS = 100
+THREADS = 100  # enough for a service that answers each after two seconds
 WARM_UP = 1  # second, whose answers do not count
 TIMEOUT = 10.0  # seconds that an answer may take
 TIMED_OUT = f'no answer within {TIMEOUT:g} s'
@@ -59,12 +56,15 @@ def failure_of(
 ) -> str:
     """Take an answer, and return why that failed, '' where it did not."""
     form: Any = {'allow_redirects': False, 'stream': True}
+    end = clock() + timeout
     try:
         with session.get(url, timeout=timeout, **form) as answer:
             take(answer)
     except requests.Timeout:
         return TIMED_OUT
     except (requests.RequestException, ValueError) as exc:
+        if clock() >= end:  # the answer began, and did not end
+            return TIMED_OUT
         return type(exc).__name__  # its message tells what is secret in a URL
     return f'status {answer.status_code}' if answer.status_code >= 400 else ''
 
@@ -101,34 +101,34 @@ def ask(session: Session, url: str, seconds: float) -> list[Answer]:
     def request(number: int) -> Answer:
         due = begun + number / RATE
         left = max(0.001, due + TIMEOUT - clock())
-        failure = failure_of(session, url, attrgetter('content'), left)
+        failure = failure_of(session, url, lambda x: x.content, left)
         return number // RATE, 1000 * (clock() - due), failure
 
     with ThreadPool(THREADS) as pool:  # of daemons: none holds up Ctrl-C
         answers = pool.imap(request, schedule())
         # The bar is drawn once a second, for it takes time from the threads.
-        steps = probe_streams.track(
-            range(WARM_UP + int(seconds) + 1), 'asking'
-        )
+        count = WARM_UP + int(seconds) + 1
+        steps = probe_streams.track(range(count), 'asking')
         seen = [list(itertools.islice(answers, RATE)) for _ in steps]
     return list(itertools.chain(*seen[WARM_UP:]))
 
 
-def summary(answers: list[Answer], target: float) -> dict[str, Any]:
+def summary(answers: list[Answer], options: Namespace) -> dict[str, Any]:
     """Return what the answers say, with times in ms."""
     # A request without an answer in time has waited all the same.
     waited = [answer for answer in answers if answer[2] in ('', TIMED_OUT)]
     if not waited:
         raise probe.Failure('no request was answered')
     waits = sorted(wait for _, wait, _ in waited)
-    fastest, median, p99 = (
-        waits[len(waits) * part // 100] for part in (10, 50, 99)
-    )
-    limit = fastest + target
+    ranks = (len(waits) * part // 100 for part in (10, 50, 99))
+    fastest, median, p99 = (waits[rank] for rank in ranks)
+    limit = fastest + options.target
+    # The last answer may come long after the last request.
+    taken = max(options.seconds, *(at + wait / 1000 for at, wait, _ in waited))
     failures = collections.Counter(kind for *_, kind in answers if kind)
     return {
         'requests': len(answers),
-        'answers_per_second': RATE * (1 - failures.total() / len(answers)),
+        'answers_per_second': (len(answers) - failures.total()) / taken,
         'failures': dict(failures),
         'fastest_tenth_ms': fastest,
         'median_ms': median,
@@ -158,7 +158,7 @@ def run(options: Namespace) -> dict[str, Any]:
         return {
             'seconds': options.seconds,
             'target': options.target,
-            **summary(answers, options.target),
+            **summary(answers, options),
             'clients': clients,
             'download_mb_per_second': load.get(),
         }

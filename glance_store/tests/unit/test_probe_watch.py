@@ -79,6 +79,9 @@ class Service(server.ThreadingHTTPServer):
             with self.blocked:
                 # A second of each two, after the one that warms it up.
                 self.ended.wait(1 if number % 100 == 60 else 0)
+        if path == '/serial':
+            with self.blocked:
+                self.ended.wait(0.05)
         if path == '/hang' and number > 1:
             self.asked.set()
             self.ended.wait()
@@ -91,6 +94,9 @@ class Service(server.ThreadingHTTPServer):
         body = bytes(16 * 1024 * 1024) if path == '/image' else b'ok'
         handler.send_header('Content-Length', str(len(body)))
         handler.end_headers()
+        if path == '/half' and number > 1:
+            handler.wfile.write(body[:1])
+            self.ended.wait()
         handler.wfile.write(body)
 
 
@@ -157,9 +163,18 @@ class WatchTestCase(test_probe.ProbeTestCase):
         self.assertGreater(self.service.most_under_way, 5)
 
     def test_service_that_answers_nothing_in_time(self) -> None:
-        document = self.watch('/hang', seconds=1, status=1)
-        self.assertEqual({'no answer within 10 s': 50}, document['failures'])
-        self.assertGreaterEqual(document['median_ms'], 10000)
+        failures = {'no answer within 10 s': 50}
+        for path in '/hang', '/half':
+            with self.subTest(path):
+                self.service.number = 0
+                document = self.watch(path, seconds=1, status=1)
+                self.assertEqual(failures, document['failures'])
+                self.assertGreaterEqual(document['median_ms'], 10000)
+
+    def test_service_that_comes_after_the_requests(self) -> None:
+        document = self.watch('/serial', seconds=1, status=1)
+        self.assertEqual({}, document['failures'])
+        self.assertLess(document['answers_per_second'], 25)
 
     def test_failures(self) -> None:
         for path, kind in (

@@ -260,7 +260,7 @@ class IterableTestCase(base.TestCase):
 
     def test_part_of_a_chunk_that_finds_no_memory(self) -> None:
         def scarce(kind: Any) -> Any:
-            class Scarce(kind):  # type: ignore[misc]
+            class Scarce(kind):
                 errors = [MemoryError()]
 
                 def __getitem__(self, key: Any) -> Any:
