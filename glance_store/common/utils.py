@@ -432,8 +432,7 @@ class CooperativeReader(Generic[_Data]):
 
     def close(self) -> None:
         """Close *fd* where it has a ``close``; idempotent."""
-        if not hasattr(self.fd, 'read'):
-            self._take = _refuse
+        self._take = _refuse
         _close_all(self._unclosed)
 
 

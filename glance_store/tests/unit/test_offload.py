@@ -26,6 +26,7 @@ import itertools
 import logging
 import os
 import re
+import resource
 import socket
 import tempfile
 import threading
@@ -320,6 +321,16 @@ class TestOffload(base.HubTestCase):
         read(8 * KIB)
         del read
         self.assertEqual(before, descriptors())
+
+    def test_no_descriptor_is_left_for_a_stream(self):
+        storage = self.file(128 * KIB, 0)
+        read = reading(raw, storage)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            self.assertEqual(bytes(8 * KIB), read(8 * KIB))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     def test_sources_that_make_a_pool(self):
         path = self.useFixture(fixtures.TempDir()).join('image')
