@@ -35,7 +35,7 @@ from glance_store.common import utils
 
 _WARM, _COLD, _SLOW = 'warm', 'cold', '200 ms a read'
 _SIZES = {'4 KiB': 4 * KiB, '64 KiB': 64 * KiB, '1 MiB': MiB}
-_ROUNDS = {_WARM: 15, _COLD: 8, _SLOW: 1}
+_ROUNDS = {_WARM: 15, _COLD: 25, _SLOW: 1}
 
 
 def cells(quick: bool) -> Iterator[dict[str, Any]]:
@@ -59,10 +59,8 @@ def measure(
         total = (10 if seconds else 2) * size
     paths = [folder / str(number) for number in range(streams)]
     for path in paths:
-        with path.open('wb') as fp:
-            fp.write(os.urandom(total // streams))
-            fp.flush()
-            os.fsync(fp.fileno())
+        path.write_bytes(os.urandom(total // streams))
+    os.sync()  # only what is written can be dropped
     case['file system'] = _file_system(folder)
     if storage != _SLOW and not _can_ask(paths[0]):
         print(

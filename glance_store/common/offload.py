@@ -129,11 +129,15 @@ class Reads:
             else:
                 self._job.wait()
         self._job = self._buffer = None
-        self._page_cache.close()
         file.close()
 
     def _start(self, size: int) -> None:
-        self._job = pool.Job(self._read, _size_passed(size))
+        self._job = pool.Job(self._read_and_ask, _size_passed(size))
+
+    def _read_and_ask(self, size: int) -> Any:
+        answer = self._read(size)
+        self._page_cache.ask_on(answer)
+        return answer
 
     def _goes_in_place(self, size: int) -> bool:
         """Tell whether the data are cached, or the pool cannot answer here."""

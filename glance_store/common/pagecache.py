@@ -15,13 +15,12 @@
 import contextlib
 import os
 import sys
+import time
 from typing import Any
-import weakref
 
-from glance_store.common import pool
-
-# The longest range of one question in bytes, unless a read is longer.
-_WINDOW = 8 * 1024 * 1024
+# The longest range in bytes, unless a read is longer. The kernel reads less
+# ahead at a time.
+_WINDOW = 16 * 1024 * 1024
 
 # A longer read is a read to EOF.
 MOST = sys.maxsize // 2
@@ -41,9 +40,9 @@ _STRIDE = 256 * 1024
 # page of a range may be cached by an earlier question. Hence a question also
 # asks for the first page, unless the range before ended there.
 #
-# The kernel reads ahead of the last reads of an open file, and a question
-# counts as one. So the questions about a file that is not cached go by an open
-# file of their own.
+# The kernel reads ahead of the last reads of a file, and a question counts as
+# one. So a thread of the pool that has read asks on, up to a missing page. The
+# kernel then reads the next pages while the stream uses the ones before.
 
 
 class PageCache:
@@ -55,24 +54,23 @@ class PageCache:
 
     def __init__(self, fd: Any) -> None:
         self._fd = fd
-        # The range of the last yes, and the bytes until the next check of the
-        # position.
+        # What is cached, and the bytes until the next check of the position.
         self._known = range(0)
         self._trusted = 0
+        # The position at the last check.
+        self._first = 0
+        # The length of the last range with a yes, 0 after a no.
+        self._asked = 0
         # The size of the file at the last look.
         self._end = 0
         self._can_ask = hasattr(os, 'RWF_NOWAIT') and not hasattr(fd, 'buffer')
-        # The descriptor of the other open file, after the first no, and what
-        # closes it.
-        self._other: int | None = None
-        self._finalizer: Any = None
 
     def holds(self, size: int) -> bool:
         """Tell whether a read of *size* bytes would probably not wait."""
         if size > self._trusted:
             if not self._can_ask or size > MOST:
                 return False
-            first = self._fd.tell()
+            first = self._first = self._fd.tell()
             known = self._known
             if first < known.start or first + size > known.stop:
                 known = self._known = self._ask(first, size)
@@ -86,42 +84,51 @@ class PageCache:
     def _ask(self, first: int, size: int) -> range:
         """Return a cached range from *first* on, or an empty range."""
         known = self._known
-        longest = max(size, min(2 * len(known), _WINDOW))
-        if first + longest > self._end:
-            self._end = os.fstat(self._fd.fileno()).st_size
+        longest = max(size, min(2 * self._asked, _WINDOW))
+        self._asked = 0
+        self._look_at_size(first + longest)
         # Past the end the kernel answers at once, cached or not.
         if first >= self._end:
             return range(first, first + size)
         lengths = [longest]
         if size < longest and first + size < self._end:
             lengths.append(size)  # it may end at another page
-        try:
-            follows = known and first == known.stop
-            if follows or self._has(first):
-                for length in lengths:
-                    if self._has(min(first + length, self._end) - 1):
-                        return range(first, first + length)
-        except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
-            self._can_ask = False
+        follows = known and first == known.stop
+        if follows or self._has(first):
+            for length in lengths:
+                if self._has(min(first + length, self._end) - 1):
+                    self._asked = length
+                    return range(first, first + length)
         return range(0)
 
+    def ask_on(self, answer: Any) -> None:
+        """Ask on after the *answer* of a read, up to a missing page.
+
+        This runs in the pool for 1 ms at most, and never raises. The caller
+        may use the file meanwhile, and ``tell`` of a buffered file has no
+        lock.
+        """
+        with contextlib.suppress(Exception):
+            if not self._can_ask:
+                return
+            first = at = self._first + len(answer)
+            self._look_at_size(first + _WINDOW)
+            stop = min(first + _WINDOW, self._end)
+            late = time.monotonic() + 0.001
+            while at < stop and time.monotonic() < late and self._has(at):
+                self._known = range(first, at + 1)
+                at += _STRIDE
+
+    def _look_at_size(self, stop: int) -> None:
+        if stop > self._end:
+            self._end = os.fstat(self._fd.fileno()).st_size
+
     def _has(self, at: int) -> bool:
-        other = self._other
-        fd = self._fd.fileno() if other is None else other
+        fd = self._fd.fileno()
         try:
             return os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
         except BlockingIOError:
-            if other is None and pool.answers_here():
-                self._open_other()
             return False
-
-    def _open_other(self) -> None:
-        path = f'/proc/self/fd/{self._fd.fileno()}'
-        with contextlib.suppress(OSError):
-            self._other = os.open(path, os.O_RDONLY)
-            self._finalizer = weakref.finalize(self, os.close, self._other)
-
-    def close(self) -> None:
-        """Close what was opened here; idempotent."""
-        if self._finalizer is not None:
-            self._finalizer()
+        except OSError:  # EOPNOTSUPP, of tmpfs, NFS or FUSE
+            self._can_ask = False
+            return False
