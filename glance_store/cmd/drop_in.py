@@ -56,7 +56,7 @@ class Refusal(Exception):
     """The reason why nothing is changed."""
 
 
-def find(python: str) -> pathlib.Path:
+def find(python: str, undoing: bool) -> pathlib.Path:
     """Return the folder ``common`` of the glance_store that *python* has."""
     path = shutil.which(python)
     if path is None:
@@ -76,13 +76,16 @@ def find(python: str) -> pathlib.Path:
         raise Refusal('it is older than Python 3.11')
     if origin is None:
         raise Refusal('it has no glance_store')
+    folder = pathlib.Path(origin).parent / 'common'
+    if undoing:  # which an upgrade does not prevent
+        return folder
     numbers = [int(number) for number in re.findall(r'\d+', release)]
     if not [4, 8] <= numbers[:2] <= [5, 7]:
         raise Refusal(f'it has glance_store {release}, not 4.8 to 5.7')
     if missing:
         install = f'{python} -m pip install {" ".join(missing)}'
         raise Refusal(f'it lacks a package: {install}')
-    return pathlib.Path(origin).parent / 'common'
+    return folder
 
 
 def put(folder: pathlib.Path, changing: bool) -> Iterator[str]:
@@ -90,8 +93,8 @@ def put(folder: pathlib.Path, changing: bool) -> Iterator[str]:
     utils, backup = folder / 'utils.py', folder / 'utils.py.released'
     if _is_ours(utils):
         raise Refusal('it has the modules already (--undo removes them)')
-    copies = [(OURS / name, folder / name) for name in ADDED]
-    copies += [(utils, backup), (OURS / 'utils.py', utils)]
+    copies = [(utils, backup)]  # first, so that undo takes back any part
+    copies += [(OURS / name, folder / name) for name in [*ADDED, 'utils.py']]
     for source, target in copies:
         if changing:
             _copy(source, target, utils)
@@ -148,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     error = ''
     try:
         # All steps come before the output, which may be closed at any line.
-        steps.extend(act(find(options.python), not options.dry_run))
+        folder = find(options.python, options.undo)
+        steps.extend(act(folder, not options.dry_run))
     except (OSError, Refusal) as exc:
         error = f'{parser.prog}: {options.python}: {exc}\n'
     for step in steps:

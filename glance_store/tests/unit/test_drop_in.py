@@ -124,15 +124,16 @@ class TestDropIn(base.TestCase):
         self.assertRefuses('there is no .*utils.py.released', '--undo')
 
     def test_at_any_moment(self) -> None:
-        """A run ends anywhere: services start, and the next run goes on."""
-        for number in range(len(self.run_main('--dry-run')[1])):
-            for function in drop_in.put, drop_in.undo:
-                steps = function(self.common, changing=True)
+        """A run ends anywhere: services start, and another run goes on."""
+        put, undo = drop_in.put, drop_in.undo
+        for number in range(1, len(self.run_main('--dry-run')[1])):
+            for begin, *arguments in (put, '--undo'), (put,), (undo, '--undo'):
+                steps = begin(self.common, changing=True)
                 for _ in itertools.islice(steps, number):
                     self.assertEqual('5.5.0', self.imported())
-                arguments = ['--undo'] if function is drop_in.undo else []
                 self.assertEqual(0, self.run_main(*arguments)[0])
-            self.assertEqual(self.released, self.contents())
+                released = self.contents() == self.released
+                self.assertEqual('--undo' in arguments, released)
 
     def test_output_that_cannot_be_written(self) -> None:
         for arguments, expected in ([], 'ours'), (['--undo'], '5.5.0'):
@@ -145,12 +146,12 @@ class TestDropIn(base.TestCase):
 
     def test_step_that_fails(self) -> None:
         """The steps before it are printed, and the next run goes on."""
-        in_the_way = self.common / 'utils.py.released'
+        in_the_way = self.common / 'opts.py'
         in_the_way.mkdir()
         status, steps, error = self.run_main()
         self.assertEqual(2, status)
-        self.assertIn('utils.py.released', error)
-        self.assertIn(f'add {self.common / "opts.py"}', steps)
+        self.assertIn('opts.py', error)
+        self.assertIn(f'add {self.common / "offload.py"}', steps)
         self.assertEqual('5.5.0', self.imported())
         in_the_way.rmdir()
         self.run_main()
@@ -175,9 +176,10 @@ class TestDropIn(base.TestCase):
         self.run_main('--undo')
         self.assertEqual('5.6.0', self.imported())
         self.run_main()
-        self.release('5.7.0')
+        self.release('5.8.0')
+        self.needed.unlink()
         self.run_main('--undo')
-        self.assertEqual('5.7.0', self.imported())
+        self.assertEqual('5.8.0', self.imported())
         self.assertEqual(set(self.released), set(self.contents()))
 
     def test_refusals(self) -> None:
