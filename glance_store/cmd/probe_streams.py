@@ -13,8 +13,7 @@
 """Stream in several ways, each in a process of its own; say which to set.
 
 A stall is how much later than due a heartbeat runs. It is due at random
-moments, for a fixed period would fall into step with the streams. A hub that
-blocks for 100 ms meets about 100 moments, and each counts with its own wait.
+moments, about one a ms: a fixed period would fall into step with the streams.
 """
 
 from argparse import Namespace
@@ -24,7 +23,7 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
-from multiprocessing import get_context, pool, resource_tracker
+from multiprocessing import connection, get_context, Pipe, resource_tracker
 import os
 import pathlib
 import random
@@ -44,13 +43,12 @@ from glance_store.cmd.probe import Failure
 GAP = 0.001  # mean time between two moments, in seconds
 TURNS = 5  # of each way: one after another, so that other load meets all
 EQUAL = 0.05  # two throughputs are equal within this part
-# A stall meets the target within this part, on top of the noise: streams that
-# use their interval up have a chunk to end, and the hub has work of its own.
-MARGIN = 0.2
+MARGIN = 0.2  # the part of the target that a stall may add, besides the noise
+SAVED = 0.25  # the part of the target that offloaded reads have to save
 
 LEGEND = """
 MB/s is of all streams together. The stall is how long everything else waited,
-in ms: 99th percentile and worst. One within that of "no streams" is noise.
+in ms: 99th percentile and worst. A stall up to that of "no streams" is noise.
 With ≥ the time limit ended the streams, and the true stall is longer.
 """
 NOTE = """
@@ -86,8 +84,8 @@ class Row:
     cells: list[Cell] = dataclasses.field(default_factory=list)
 
     def fits(self, target: float, noise: 'Row') -> bool:
-        pairs = zip(self.cells, noise.cells, strict=True)
-        return all(cell.fits(target, beside) for cell, beside in pairs)
+        targets = itertools.repeat(target)
+        return all(map(Cell.fits, self.cells, targets, noise.cells))
 
     def speed(self) -> float:
         """Return a mean in which each number of streams weighs the same."""
@@ -151,25 +149,37 @@ def prepare(paths: list[str], cold: bool) -> None:
 
 
 @contextlib.contextmanager
-def process() -> Iterator[pool.Pool]:
-    """Give a process that ends with ours, and leaves Ctrl-C to it."""
-    # Starting its tracker would let the signal through.
-    resource_tracker.ensure_running()
+def process(target: Any, *args: Any) -> Iterator[connection.Connection]:
+    """Give a pipe to a process that ends with ours and never sees Ctrl-C."""
+    # A pool has locks: Ctrl-C while one is given back ends in RuntimeError.
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through
+    ours, theirs = Pipe()
+    spawn = get_context('spawn')
+    worker = spawn.Process(None, target, None, (theirs, *args), daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with get_context('spawn').Pool(1) as worker:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        yield worker
-        worker.close()
-        worker.join()
+    worker.start()
+    theirs.close()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with ours:
+        yield ours
+    worker.join()
 
 
-def set_up(row: Row) -> None:
-    warnings.simplefilter('ignore')  # eventlet warns against new uses of it
-    if row.way != 'native_threads':
-        importlib.import_module('eventlet').monkey_patch()
-    conf = importlib.import_module('glance_store.common.utils').cfg.CONF
-    for name, value in row.options.items():
-        conf.set_override(name, value, 'glance_store')
+def serve(pipe: connection.Connection, row: Row, *job: Any) -> None:
+    """Run a turn for each number of streams that comes."""
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        try:
+            warnings.simplefilter('ignore')  # eventlet has one for new uses
+            if row.way != 'native_threads':
+                importlib.import_module('eventlet').monkey_patch()
+            utils = importlib.import_module('glance_store.common.utils')
+            for name, value in row.options.items():
+                utils.cfg.CONF.set_override(name, value, 'glance_store')
+            while True:
+                pipe.send(turn(row.way, pipe.recv(), *job))
+        except (ImportError, OSError) as exc:
+            pipe.send(exc)
+            pipe.recv()
 
 
 def stream(
@@ -178,8 +188,7 @@ def stream(
     """Read all files again and again, and only one that is *cold*."""
     utils = importlib.import_module('glance_store.common.utils')
     while way == 'no_streams':
-        # Busy with giving way, so that the stalls of the machine show.
-        time.sleep(0)
+        time.sleep(0)  # busy, so that the stalls of the machine show
         yield 0
     files = itertools.islice(itertools.cycle(paths), number, None)
     for path in itertools.islice(files, 1 if cold else None):
@@ -192,12 +201,8 @@ def stream(
         yield 0
 
 
-def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
-    """Run streams in this process, and a heartbeat beside them.
-
-    They run for a part of the seconds, and on until the heartbeat runs.
-    """
-    set_up(row)
+def turn(way: str, streams: int, seconds: float, *job: Any) -> Cell:
+    """Stream for a part of the seconds, and on until the heartbeat runs."""
     begin = threading.Event()
     end = 0.0
     stalls = []
@@ -205,7 +210,7 @@ def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
     def read(number: int) -> tuple[int, float]:
         begin.wait()
         size = 0
-        for chunk in stream(row.way, number, *job):
+        for chunk in stream(way, number, *job):
             size += chunk
             if clock() >= end:
                 break
@@ -235,28 +240,28 @@ def turn(row: Row, streams: int, seconds: float, *job: Any) -> Cell:
 
 def merged(turns: list[Cell]) -> Cell:
     """Sum up turns; what disturbs one of them shows in the worst stall."""
-    columns: Any = zip(*map(dataclasses.astuple, turns), strict=True)
-    *measured, worst, limited = columns
-    medians = map(statistics.median_low, measured)
-    values: Any = *medians, max(worst), max(limited)
-    return Cell(*values)
+    # The first four fields are measured, and medians; the last two add up.
+    parts: Any = list(zip(*map(dataclasses.astuple, turns), strict=True))
+    return Cell(*map(statistics.median_low, parts[:4]), *map(max, parts[4:]))
 
 
 def measure(options: Namespace, rows: list[Row], paths: list[str]) -> None:
     """Add to each row its cell for each number of streams."""
-    job = options.chunk_size, paths, options.cold
+    job = options.seconds, options.chunk_size, paths, options.cold
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(process()) for _ in rows]
+        workers = [stack.enter_context(process(serve, r, *job)) for r in rows]
         for streams in options.streams:
             turns: list[list[Cell]] = [[] for _ in rows]
-            jobs = list(zip(rows, workers, turns, strict=True)) * TURNS
-            for row, worker, seen in track(jobs, f'streams: {streams}'):
+            jobs = list(zip(workers, turns, strict=True)) * TURNS
+            for worker, seen in track(jobs, f'streams: {streams}'):
                 if any(turn.time_limit_reached for turn in seen):
                     continue
                 if options.cold:
                     prepare(paths, cold=True)
-                what = row, streams, options.seconds, *job
-                seen.append(worker.apply(turn, what))
+                worker.send(streams)
+                if isinstance(answer := worker.recv(), Exception):
+                    raise answer
+                seen.append(answer)
             for row, seen in zip(rows, turns, strict=True):
                 row.cells.append(merged(seen))
 
@@ -277,8 +282,12 @@ def lines_of(options: dict[str, Any]) -> list[str]:
 
 def advice(rows: list[Row], target: float) -> dict[str, Any]:
     """Return what to set, for how many streams, and at what cost."""
-    settings = [row for row in rows if row.options]
-    fit = [row for row in settings if row.fits(target, rows[-1])]
+    no_yields, *settings, _, noise = rows
+    fit = [row for row in settings if row.fits(target, noise)]
+    *_, interval, offloaded = settings
+    saved = interval.stall() - offloaded.stall() - noise.stall()
+    if offloaded in fit and saved > SAVED * target:
+        fit = [offloaded]
     best = max(map(Row.speed, fit), default=0) * (1 - EQUAL)
     equal = [row for row in fit if row.speed() >= best]
     row = min(equal[:1] or settings, key=Row.stall)
@@ -287,16 +296,15 @@ def advice(rows: list[Row], target: float) -> dict[str, Any]:
     counts = ' and '.join(counts.rsplit(', ', 1))
     kept = f'the stall at about {target:g} ms or less with {counts} streams'
     # The cost is in steps on which two runs of one load agree.
-    steps = max(1, round(10 - 10 * row.speed() / rows[0].speed()))
+    steps = max(1, round(10 - 10 * row.speed() / no_yields.speed()))
     cost = f'about {steps * 10} %{" or less" if steps == 1 else ""}'
     said = [
         f'Set {named}: this keeps {kept}.'
-        if equal
+        if fit
         else f'No setting keeps {kept}. Closest is {named}.',
         f'It costs {cost} of the throughput without yields.',
     ]
-    fits = bool(equal)
-    return {'options': row.options, 'within_target': fits, 'advice': said}
+    return {'options': row.options, 'within_target': bool(fit), 'advice': said}
 
 
 def table_of(rows: list[Row], target: float) -> table.Table:
@@ -320,13 +328,12 @@ def table_of(rows: list[Row], target: float) -> table.Table:
 
 def draw(rows: list[Row], target: float, path: str) -> None:
     """Draw the stall against the throughput, a line for each way."""
-    module = importlib.import_module('matplotlib.figure')
-    figure = module.Figure(figsize=(8, 5), dpi=150, layout='constrained')
-    axes = figure.subplots()
+    mpl = importlib.import_module('matplotlib.figure')
+    axes = mpl.Figure(figsize=(8, 5), dpi=150, layout='constrained').subplots()
     for marker, row in zip('osD^v', rows, strict=False):
         x = [cell.mb_per_second for cell in row.cells]
         y = [cell.stall_p99_ms for cell in row.cells]
-        axes.plot(x, y, marker=marker, label=row.label.strip())
+        axes.semilogy(x, y, marker=marker, label=row.label.strip())
         for cell in row.cells:
             text = f' {"≥ " * cell.time_limit_reached}{cell.streams}'
             axes.annotate(text, (cell.mb_per_second, cell.stall_p99_ms))
@@ -335,12 +342,11 @@ def draw(rows: list[Row], target: float, path: str) -> None:
         title='Numbers are streams at once: low and right is better',
         xlabel='throughput of all streams, MB/s',
         ylabel='stall of everything else, 99th percentile, ms',
-        yscale='log',
         xmargin=0.1,  # room for the last label
         xlim=(0, None),
     )
     axes.legend()
-    figure.savefig(path)
+    axes.figure.savefig(path)
 
 
 def show(seen: dict[str, Any]) -> None:
@@ -367,8 +373,5 @@ def run(options: Namespace) -> dict[str, Any]:
     if options.plot:
         draw(rows, options.target, options.plot)
     asked = 'files', 'chunk_size', 'cold', 'seconds', 'target'
-    return {
-        **{name: getattr(options, name) for name in asked},
-        'rows': rows,
-        **advice(rows, options.target),
-    }
+    seen = {name: getattr(options, name) for name in asked}
+    return {**seen, 'rows': rows, **advice(rows, options.target)}

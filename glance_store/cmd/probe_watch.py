@@ -14,9 +14,8 @@
 
 from argparse import Namespace
 import collections
-from collections.abc import Iterator
-import itertools
-from multiprocessing.pool import ThreadPool
+import queue
+import signal
 import threading
 import time
 from typing import Any
@@ -26,6 +25,7 @@ from requests import adapters, Session
 from rich import console
 
 from glance_store.cmd import probe, probe_streams
+from glance_store.cmd.probe_streams import clock
 
 RATE = 50  # requests that are due in a second
 THREADS = 100  # enough for a service that answers each after two seconds
@@ -39,13 +39,11 @@ ANSWERS = """\
           median {median_ms:8.1f} ms
  99th percentile {p99_ms:8.1f} ms
            worst {worst_ms:8.1f} ms"""
-VERDICT = 'the limit is {target:g} ms from fastest tenth to 99th percentile.'
+VERDICT = 'Limit of the 99th percentile: fastest tenth + {target:g} ms.'
 LOAD = '{clients} clients downloaded {download_mb_per_second:.0f} MB/s.'
 HINT = """
 A service stalls under load only. Have clients download images meanwhile, or
 add --download IMAGE_URL."""
-
-clock = time.monotonic
 
 # The second in which a request was due, its wait in ms, and why it failed.
 Answer = tuple[int, float, str]
@@ -62,7 +60,7 @@ def failure_of(
             take(answer)
     except requests.Timeout:
         return TIMED_OUT
-    except (requests.RequestException, ValueError) as exc:
+    except Exception as exc:
         if clock() >= end:  # the answer began, and did not end
             return TIMED_OUT
         return type(exc).__name__  # its message tells what is secret in a URL
@@ -70,9 +68,9 @@ def failure_of(
 
 
 def download(
-    session: Session, url: str, clients: int, seconds: float
-) -> float:
-    """Let clients download, and return how much came, in MB/s."""
+    pipe: Any, session: Session, url: str, clients: int, seconds: float
+) -> None:
+    """Let clients download, and tell how much came, in MB/s."""
     sizes = []
 
     def take(answer: requests.Response) -> None:
@@ -85,32 +83,32 @@ def download(
 
     for _ in range(clients):
         threading.Thread(target=client, daemon=True).start()
-    time.sleep(seconds)
-    return sum(sizes) / seconds / 1e6
+    # The end of the probe makes the pipe readable.
+    pipe.poll(seconds) or pipe.send(sum(sizes) / seconds / 1e6)
 
 
 def ask(session: Session, url: str, seconds: float) -> list[Answer]:
     """Make requests on schedule, and return the answers after the warm-up."""
     begun = clock() + WARM_UP
+    numbers = range(-WARM_UP * RATE, int(seconds * RATE))
+    left, answers = iter(numbers), queue.SimpleQueue[Answer]()
 
-    def schedule() -> Iterator[int]:
-        for number in range(-WARM_UP * RATE, int(seconds * RATE)):
-            time.sleep(max(0, begun + number / RATE - clock()))
-            yield number
+    def client() -> None:
+        for number in left:
+            due = begun + number / RATE
+            time.sleep(max(0, due - clock()))
+            time_left = max(0.001, due + TIMEOUT - clock())
+            failure = failure_of(session, url, lambda x: x.content, time_left)
+            answers.put((number // RATE, 1000 * (clock() - due), failure))
 
-    def request(number: int) -> Answer:
-        due = begun + number / RATE
-        left = max(0.001, due + TIMEOUT - clock())
-        failure = failure_of(session, url, lambda x: x.content, left)
-        return number // RATE, 1000 * (clock() - due), failure
-
-    with ThreadPool(THREADS) as pool:  # of daemons: none holds up Ctrl-C
-        answers = pool.imap(request, schedule())
-        # The bar is drawn once a second, for it takes time from the threads.
-        count = WARM_UP + int(seconds) + 1
-        steps = probe_streams.track(range(count), 'asking')
-        seen = [list(itertools.islice(answers, RATE)) for _ in steps]
-    return list(itertools.chain(*seen[WARM_UP:]))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    for _ in range(THREADS):  # Ctrl-C meanwhile would be a RuntimeError
+        threading.Thread(target=client, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # The bar is drawn once a second, for it takes time from the threads.
+    parts = [numbers[at : at + RATE] for at in range(0, len(numbers), RATE)]
+    bar = probe_streams.track(parts, 'asking')
+    return [a for part in bar for _ in part if (a := answers.get())[0] >= 0]
 
 
 def summary(answers: list[Answer], options: Namespace) -> dict[str, Any]:
@@ -134,8 +132,7 @@ def summary(answers: list[Answer], options: Namespace) -> dict[str, Any]:
         'median_ms': median,
         'p99_ms': p99,
         'worst_ms': waits[-1],
-        # One that answers nothing in time stalls, too.
-        'stalls': p99 > min(limit, TIMEOUT * 1000),
+        'stalls': p99 > min(limit, TIMEOUT * 1000),  # or nothing in time
         'late_seconds': sorted({at for at, wait, _ in waited if wait > limit}),
     }
 
@@ -151,16 +148,15 @@ def run(options: Namespace) -> dict[str, Any]:
             name = 'URL' if url == options.url else '--download'
             raise probe.Failure(f'{name}: {failure}')
     clients = options.clients if options.download else 0
-    with probe_streams.process() as worker:
-        job = session, options.download, clients, options.seconds
-        load = worker.apply_async(download, job)
+    job = session, options.download, clients, options.seconds
+    with probe_streams.process(download, *job) as load:
         answers = ask(session, options.url, options.seconds)
         return {
             'seconds': options.seconds,
             'target': options.target,
             **summary(answers, options),
             'clients': clients,
-            'download_mb_per_second': load.get(),
+            'download_mb_per_second': load.recv(),
         }
 
 
@@ -169,7 +165,7 @@ def show(seen: dict[str, Any]) -> None:
     out.print(ANSWERS.format(**seen))
     for kind, number in seen['failures'].items():
         out.print(f'Failed: {number} with {kind}')
-    verdict = 'It stalls:' if seen['stalls'] else 'It does not stall:'
+    verdict = 'It stalls.' if seen['stalls'] else 'It does not stall.'
     out.print(verdict, VERDICT.format(**seen), style='bold')
     if seen['late_seconds']:
         out.print('Answers above that: in the seconds', *seen['late_seconds'])
