@@ -13,8 +13,9 @@
 """Stream images chunk by chunk, and let other green threads run meanwhile.
 
 A call on a cooperative stream yields to the hub, then fetches from its source
-and returns. During a yield, the call holds no data of its source. So an
-interruption, such as an ``eventlet.Timeout`` or a kill, loses nothing.
+and returns. During the yield, the source keeps its data, and a buffer keeps
+what the call has gathered. So an interruption, such as an ``eventlet.Timeout``
+or a kill, loses nothing.
 
 ``glance_store.common.cooperation`` decides when a yield is due and which
 stream goes next. A thread without a hub never yields.
@@ -159,7 +160,7 @@ def chunkreadable(iter: Any, chunk_size: int = _UNNAMED) -> Any:
     :param chunk_size: maximum size of a chunk of a file-like, as in
         :func:`chunkiter`
     :returns: an iterator of chunks for a file-like, else the same object
-    :raises TypeError, ValueError: as :func:`chunkiter` does
+    :raises TypeError, ValueError: as :func:`chunkiter` does for a file-like
     """
     if hasattr(iter, 'read'):
         return _Chunks(iter, 'iter', chunk_size)
@@ -297,7 +298,7 @@ def cooperative_read(fd: _SupportsRead[_P, _T]) -> Callable[_P, _T]:
 
     :param fd: a file-like
     :returns: a function with the arguments, answers and exceptions of
-        ``fd.read``
+        ``fd.read``; RuntimeError while another call reads in the pool
     :raises TypeError: at the call, if *fd* has no ``read``
     """
     return _cooperative_read(fd, cooperation.stream_over(fd))[0]
@@ -341,19 +342,21 @@ class CooperativeReader(Generic[_Data]):
 
     Reading and iterating share one position, so every byte comes once.
 
-    A file has a ``readline``, and iterates by chunks of ``[glance_store]
-    default_chunk_size``. So does a file-like that is not iterable. An iterable
-    gives its chunks that hold data. Any other file-like gives its own items.
+    A file-like with a ``readline``, or without an iteration, gives chunks of
+    ``[glance_store] default_chunk_size``. Any other file-like gives its own
+    items. An iterable gives its chunks that hold data.
 
     Over an iterable, the reader holds at most two chunks and the bytes of one
     read in memory.
 
-    :param fd: a file-like, or an iterable of chunks: all ``str``, or each
-        ``bytes``, ``bytearray`` or ``memoryview``; it may reuse one buffer
+    :param fd: a file-like, or an iterable of chunks: all text (``str``), or
+        all binary (``bytes``, ``bytearray`` or ``memoryview``); the iterable
+        may reuse one buffer for all chunks
     :raises TypeError: at the call, if *fd* is neither
     :raises BlockingIOError: from ``next()``, if ``fd.read`` answers None
-    :raises RuntimeError: if an iterable *fd* ends right after it raised, as
-        in :func:`cooperative_iter`
+    :raises RuntimeError: over an iterable *fd*, if another read is under way,
+        or if *fd* ends right after it raised, as in :func:`cooperative_iter`;
+        from ``next()``, if ``fd.read`` raises StopIteration
     """
 
     @overload
@@ -391,14 +394,13 @@ class CooperativeReader(Generic[_Data]):
             self._unclosed = [self._items]
 
     def read(self, length: int | None = None) -> _Data:
-        """Read exactly *length* bytes, or one chunk of an iterable.
+        """Read *length* bytes, or one chunk of an iterable.
 
-        The reader of a file-like replaces this method by
-        :func:`cooperative_read` of the file-like. Over an iterable, the
-        following holds.
+        Over a file-like, this is :func:`cooperative_read` of it. Over an
+        iterable, the following holds.
 
         :param length: number of bytes; -1 for the whole rest; None for what an
-            interrupted read has left, or else the next chunk with data
+            earlier read has left, or else the next chunk with data
         :returns: ``bytes``, or ``str`` over text; shorter than *length* only
             at the end, and empty only at EOF or for a *length* of 0
         :raises TypeError: if *length* is no integer; if a chunk is neither
