@@ -90,7 +90,9 @@ class Store(driver.Store):
         if image_size not in (0, written):
             os.unlink(path)
             raise glance_store.Invalid(f'{written} of {image_size} bytes')
-        return f'folder://{path}', written, *digests, {}
+        # Glance with several stores reads this, to find the image again.
+        metadata = {'store': self.backend_group} if self.backend_group else {}
+        return f'folder://{path}', written, *digests, metadata
 
     def _write(self, path, image_file, hashing_algo, verifier):
         checksum = utils.get_hasher('md5', usedforsecurity=False)
