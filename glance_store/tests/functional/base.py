@@ -24,10 +24,10 @@ from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Sequence
+from concurrent import futures
 import contextlib
 import ctypes
 import dataclasses
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -178,46 +178,42 @@ class Consumer:
         return run([self.python, *arguments], cwd=cwd, env=env, **kwargs)
 
 
-def environment(name: str, requirements: str = '') -> Consumer:
-    """Return the virtual environment *name*, made where there is none yet.
-
-    :param requirements: the name of the file that pins all it holds; by
-        default that of the environment
-    """
-    pins = REQUIREMENTS / f'{requirements or name}.txt'
+def environment(name: str) -> Consumer:
+    """Return the virtual environment *name*, made where there is none yet."""
+    pins = REQUIREMENTS / f'{name}.txt'
     digest = hashlib.sha256(pins.read_bytes()).hexdigest()
-    # tox.ini says where.
     consumers = pathlib.Path(os.environ['GLANCE_STORE_CONSUMERS'])
-    consumers.mkdir(parents=True, exist_ok=True)
     consumer = Consumer(consumers / name)
     # Written last: an environment without it is incomplete.
     complete = consumer.folder / 'complete'
-    with (consumers / f'{name}.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complete.exists() or complete.read_text() != digest:
-            shutil.rmtree(consumer.folder, ignore_errors=True)
-            _install(consumer, pins)
-            complete.write_text(digest)
+    if not complete.exists() or complete.read_text() != digest:
+        shutil.rmtree(consumer.folder, ignore_errors=True)
+        _install(consumer, pins)
+        complete.write_text(digest)
     return consumer
+
+
+def install_all() -> None:
+    """Make the environment of each consumer, as many at once as processors."""
+    names = sorted(path.stem for path in REQUIREMENTS.glob('*.txt'))
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(environment, names))
 
 
 def _install(consumer: Consumer, pins: pathlib.Path) -> None:
     # The Python behind tox's environment: a link to tox's would lead back.
     base = getattr(sys, '_base_executable', sys.executable)
-    command = [base, '-m', 'venv', str(consumer.folder)]
-    run(command, timeout=LONG_DEADLINE, env=foreign_environ())
-    consumer.run(
-        *('-m', 'pip', 'install', '--quiet', '--no-deps'),
-        *('--requirement', str(pins)),
-        cwd=consumer.folder,
-        # For what builds a source distribution, by the age of pip.
-        variables={
-            'PIP_CONSTRAINT': str(pins),
-            'PIP_BUILD_CONSTRAINT': str(pins),
-        },
-        timeout=LONG_DEADLINE,
-    )
-    consumer.run('-m', 'pip', 'check', cwd=consumer.folder)
+    venv = [base, '-m', 'venv', '--without-pip', str(consumer.folder)]
+    run(venv, env=foreign_environ())
+    pip = [sys.executable, '-m', 'pip', '--python', consumer.python]
+    # For what builds a source distribution, by the age of pip.
+    names = 'PIP_CONSTRAINT', 'PIP_BUILD_CONSTRAINT'
+    env = consumer.environ(**dict.fromkeys(names, str(pins)))
+    # Most modules are never imported, and need no compilation.
+    install = ['install', '--quiet', '--no-deps', '--no-compile']
+    install += ['--requirement', str(pins)]
+    for arguments in install, ['check']:
+        run([*pip, *arguments], timeout=LONG_DEADLINE, env=env)
 
 
 class DropIn(fixtures.Fixture):
@@ -380,3 +376,7 @@ class TestCase(testtools.TestCase):
         """Print *figures*, where the test passes, too."""
         # stestr prints what has this name.
         self.addDetail('stdout', content.text_content(figures))
+
+
+if __name__ == '__main__':
+    install_all()

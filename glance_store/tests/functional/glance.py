@@ -73,12 +73,6 @@ def uwsgi(consumer: base.Consumer, port: int, adopted: bool) -> list[str]:
     ]
 
 
-def installed(release: int, adopted: bool) -> base.Consumer:
-    """Return where a Glance is; our modules are put into only one of two."""
-    name = f'glance_{release}'
-    return base.environment(f'{name}_ours' if adopted else name, name)
-
-
 class Glance(fixtures.Fixture):
     """A Glance API server, and what a client does with it.
 
@@ -105,7 +99,7 @@ class Glance(fixtures.Fixture):
         self._adopted = adopted
         self._flavor = flavor
         self._options = options
-        self._consumer = installed(release, adopted)
+        self._consumer = base.environment(f'glance_{release}')
 
     def _setUp(self):
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
@@ -120,15 +114,16 @@ class Glance(fixtures.Fixture):
         manage = str(self._consumer.scripts / 'glance-manage')
         base.run([manage, *config, 'db', 'sync'], env=variables)
         command = self._command(self._consumer, self.port, self._adopted)
-        self.process = self.useFixture(
-            base.Process(
-                self.name,
-                [*command, *(config if self._command is glance_api else [])],
-                port=self.port,
-                env=variables,
-                cwd=self.folder,
-            )
+        if self._command is glance_api:
+            command += config
+        self.process = base.Process(
+            self.name, command, self.port, env=variables, cwd=self.folder
         )
+        ours = base.DropIn(self._consumer)
+        # A service keeps the modules that it has imported.
+        with ours if self._adopted else contextlib.nullcontext():
+            self.useFixture(self.process)
+            self.request('GET', '/v2/images')
 
     def _configure(self) -> list[str]:
         def made(name: str) -> dict[str, Any]:

@@ -32,7 +32,6 @@ class TestNativeThreads(base.TestCase):
 
     def check(self, command):
         """Uploads are faster, and what comes back is what was sent."""
-        self.useFixture(base.DropIn(glance.installed(33, adopted=True)))
         source, digest = glance.source(self.folder / 'source', SIZE)
         servers = [
             self.useFixture(glance.Glance(name, command, 33, adopted))
@@ -65,7 +64,7 @@ class TestRefusal(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.consumer = glance.installed(33, adopted=True)
+        self.consumer = base.environment('glance_33')
         self.useFixture(base.DropIn(self.consumer))
         other = self.folder / 'glance'
         tests = shutil.ignore_patterns('tests')

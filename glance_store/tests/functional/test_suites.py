@@ -59,7 +59,7 @@ class TestSuites(base.TestCase):
             self.assertEqual((printed, ''), (done.stdout, done.stderr))
 
     def test_glance_33(self):
-        consumer = base.environment('glance_33_ours', 'glance_33')
+        consumer = base.environment('glance_33')
         # Where its tests look for files of the source distribution.
         etc = consumer.packages / 'etc'
         etc.unlink(missing_ok=True)
@@ -68,14 +68,14 @@ class TestSuites(base.TestCase):
         site = self.tempdir()
         (site / 'sitecustomize.py').write_text(ADOPT)
         self.variables['PYTHONPATH'] = str(site)
-        self.check('glance_33_ours', 'glance/tests/unit', 2400)
+        self.check('glance_33', 'glance/tests/unit', 2400)
 
     def setUp(self):
         super().setUp()
         self.variables = {'PYTHONWARNINGS': 'ignore'}
 
     def check(self, name, path, many):
-        consumer = base.environment(name, name.removesuffix('_ours'))
+        consumer = base.environment(name)
         files = self.files(consumer)
         with base.DropIn(consumer):
             self.assertNotEqual(files, self.files(consumer))
